@@ -1,0 +1,37 @@
+"""Secret values: from a file, an environment variable or a command; never in output, logs or process lists."""
+
+from __future__ import annotations
+
+import re
+
+_URI_PASSWORD = re.compile(r"(?P<head>\w+://[^:@/\s]*:)[^@\s]*(?=@)")
+_KEYWORD_PASSWORD = re.compile(r"(?P<head>\b(?:password|passphrase|secret\w*)\s*=\s*)('(?:[^'\\]|\\.)*'|\S+)", re.I)
+
+
+class Secret:
+    """A string or bytes that does not show itself. ``reveal()`` is the only way to the value."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    __str__ = __repr__
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+
+def redact(text: str) -> str:
+    """Mask passwords in conninfo strings and URIs before they reach a message."""
+    text = _URI_PASSWORD.sub(lambda match: match["head"] + "***", text)
+    return _KEYWORD_PASSWORD.sub(lambda match: match["head"] + "***", text)
