@@ -1,0 +1,1 @@
+"""Every fact about PostgreSQL 13 to 18: names, files, pages, versions, sessions, programs."""
