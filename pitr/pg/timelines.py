@@ -72,7 +72,7 @@ class History:
         return self.entries[index - 1].switch_lsn if index else Lsn(0)
 
     def end_of(self, timeline: int) -> Lsn | None:
-        """Where this history leaves the timeline for good; None for the newest. Raises ValueError if it is not in it."""
+        """Where this history leaves the timeline for good; None for the newest. Raises ValueError as begin_of does."""
         index = self._index(timeline)
         return min((entry.switch_lsn for entry in self.entries[index:]), default=None)
 

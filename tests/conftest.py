@@ -1,0 +1,5 @@
+"""Fixtures of the whole suite live in tests/support; this file only names them."""
+
+pytest_plugins = [
+    "tests.support.cluster",
+]
