@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 
 _URI_PASSWORD = re.compile(r"(?P<head>\w+://[^:@/\s]*:)[^@\s]*(?=@)")
-_KEYWORD_PASSWORD = re.compile(r"(?P<head>\b(?:\w*(?:password|passphrase)|secret\w*)\s*=\s*)('(?:[^'\\]|\\.)*'|\S+)", re.I)
+_KEYWORD_PASSWORD = re.compile(
+    r"(?P<head>\b(?:\w*(?:password|passphrase)|secret\w*)\s*=\s*)('(?:[^'\\]|\\.)*'|\S+)", re.I
+)
 
 
 class Secret:
