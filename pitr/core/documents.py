@@ -1,7 +1,8 @@
 """Frozen dataclasses to JSON and back, by their annotations: the documents of a repository and of the JSON interface.
 
-Supported: str, int, float, bool, None, datetime (aware), bytes (hex), Enum by value, Optional, tuple[X, ...], dict[str, X],
-nested dataclasses, and str/int subclasses with a ``parse`` class method (Lsn). Unknown fields are ignored on reading.
+Supported: str, int, float, bool, None, datetime (aware), bytes (hex), Enum by value, Optional, tuple[X, ...],
+dict[str, X], nested dataclasses, and str/int subclasses with a ``parse`` class method (Lsn). Unknown fields are
+ignored on reading.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from datetime import datetime
 from enum import Enum
 from functools import cache
@@ -54,7 +55,7 @@ def from_json(cls: type[T], data: object, where: str = "") -> T:
 
 
 @cache
-def _hints(cls: type[Any]) -> dict[str, Any]:
+def _hints(cls: Hashable) -> dict[str, Any]:
     return typing.get_type_hints(cls)
 
 
@@ -64,7 +65,9 @@ def _decode_dataclass(cls: type[Any], data: object, where: str) -> object:
     arguments: dict[str, Any] = {}
     for field in dataclasses.fields(cls):
         if field.name in data:
-            arguments[field.name] = _decode(_hints(cls)[field.name], data[field.name], f"{where}.{field.name}")
+            arguments[field.name] = _decode(
+                _hints(cast(Hashable, cls))[field.name], data[field.name], f"{where}.{field.name}"
+            )
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise DocumentError(f"{where}.{field.name}: missing")
     return cls(**arguments)

@@ -91,7 +91,7 @@ def ensure_identity(repository: Repository, identity: Identity, *, adopt: bool =
         raise HistoryMismatch(
             f'cluster "{identity.cluster}" in the repository is another PostgreSQL cluster',
             detail=f"system identifier {identity.system_id} here, {others[-1].system_id} in the repository",
-            hint='after pg_upgrade or initdb on purpose: "pitr init --adopt"; otherwise check --cluster and the repository',
+            hint='after pg_upgrade or initdb on purpose: "pitr init --adopt"; else check --cluster and --repo',
         )
     document = json.dumps(to_json(identity), indent=1).encode()
     try:
@@ -106,7 +106,6 @@ def _check_same_shape(known: Identity, found: Identity) -> None:
     if (known.segment_size_bytes, known.block_size) != (found.segment_size_bytes, found.block_size):
         raise HistoryMismatch(
             f"system identifier {found.system_id} has another WAL segment or block size in the repository",
-            detail=f"{known.segment_size_bytes}/{known.block_size} there, {found.segment_size_bytes}/{found.block_size} here",
+            detail=f"{known.segment_size_bytes}/{known.block_size} there, "
+            f"{found.segment_size_bytes}/{found.block_size} here",
         )
-
-

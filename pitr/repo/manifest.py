@@ -1,11 +1,11 @@
-"""``backup.json``: what is known of a base backup (FORMAT.md, "Documents"). Written last; its presence is the backup."""
+"""``backup.json``: what is known of a base backup (FORMAT.md). Written last; its presence is the backup."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal, cast
 
 from pitr.core.documents import DocumentError, from_json, to_json
 from pitr.core.errors import FormatTooNew, ManifestInvalid
@@ -42,7 +42,7 @@ class WalRange:
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """The five parameters that a recovering server must not have lower (CheckRequiredParameterValues, xlogrecovery.c)."""
+    """What a recovering server must not have lower (CheckRequiredParameterValues, xlogrecovery.c)."""
 
     max_connections: int
     max_worker_processes: int
@@ -171,7 +171,7 @@ def load_manifest(data: bytes, name: str) -> BackupManifest:
 def load_document(data: bytes, name: str, newest: int) -> dict[str, object]:
     """JSON object with a ``format`` field of at most ``newest``."""
     try:
-        document = json.loads(data)
+        document: Any = json.loads(data)
     except ValueError as error:
         raise ManifestInvalid(f"{name} is not JSON", detail=str(error)) from error
     version = document.get("format") if isinstance(document, dict) else None
@@ -179,6 +179,7 @@ def load_document(data: bytes, name: str, newest: int) -> dict[str, object]:
         raise ManifestInvalid(f"{name} has no format number")
     if version > newest:
         raise FormatTooNew(
-            f"{name} has format {version}, this pitr reads up to {newest}", hint="use the pitr that wrote it, or a newer one"
+            f"{name} has format {version}, this pitr reads up to {newest}",
+            hint="use the pitr that wrote it, or a newer one",
         )
-    return document
+    return cast(dict[str, object], document)

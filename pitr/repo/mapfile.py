@@ -32,7 +32,7 @@ def encode_map(built: BackupMap) -> Iterator[memoryview]:
     head += b" " * (-len(head) % 8)
     yield memoryview(struct.pack("<Q", len(head)) + head)
     for column in columns.values():
-        data = memoryview(np.ascontiguousarray(column)).cast("B") if len(column) else memoryview(b"")
+        data = memoryview(np.ascontiguousarray(column).view(np.uint8).data)
         for start in range(0, len(data), _SLICE):
             yield data[start : start + _SLICE]
         if len(data) % 8:
@@ -41,7 +41,6 @@ def encode_map(built: BackupMap) -> Iterator[memoryview]:
 
 def _columns(built: BackupMap) -> dict[str, Column]:
     packs = [_pack_to_json(pack) for pack in built.packs]
-    little = lambda column: column.astype(column.dtype.newbyteorder("<"), copy=False)  # noqa: E731
     frames = [len(pack.stored_lengths) for pack in built.packs]
     columns: dict[str, Column] = {"path_bytes": built.path_bytes, "path_end": built.path_end}
     columns |= {name: built.files[name] for name in FILE_COLUMNS}
@@ -51,7 +50,7 @@ def _columns(built: BackupMap) -> dict[str, Column]:
     columns["pack_frame_end"] = np.cumsum(np.array(frames, np.uint64), dtype=np.uint64)
     columns["frame_stored"] = _joined([pack.stored_lengths for pack in built.packs])
     columns["frame_plain"] = _joined([pack.plain_lengths for pack in built.packs])
-    return {name: little(column) for name, column in columns.items()}
+    return {name: column.astype(column.dtype.newbyteorder("<"), copy=False) for name, column in columns.items()}
 
 
 def _joined(parts: list[npt.NDArray[np.uint32]]) -> Column:
@@ -126,7 +125,7 @@ def _read_columns(reader: _Reader, directory: list[dict[str, Any]], name: str) -
             raise ManifestInvalid(f"{name}: column {entry['name']} is out of place")
         column = np.empty(int(entry["count"]), np.dtype(entry["dtype"]))
         if len(column):
-            reader.into(memoryview(column).cast("B"))
+            reader.into(column.view(np.uint8).data)
         reader.bytes(-column.nbytes % 8)
         position += column.nbytes + -column.nbytes % 8
         columns[entry["name"]] = column
@@ -151,9 +150,7 @@ def _assemble(
             )
         )
         start = end
-    extents = Extents(
-        *(columns[f"ext_{name}"].astype(dtype, copy=False) for name, dtype in EXTENT_COLUMNS.items())
-    )
+    extents = Extents(*(columns[f"ext_{name}"].astype(dtype, copy=False) for name, dtype in EXTENT_COLUMNS.items()))
     built = BackupMap(
         block_size=block_size,
         path_bytes=columns["path_bytes"].astype(np.uint8, copy=False),

@@ -1,7 +1,7 @@
 """The map of a backup: every file of the cluster and where each of its pages lies (FORMAT.md, "The map").
 
-Columnar numpy arrays throughout: a million files and ten million extents fit in about half a gigabyte. Values are immutable
-by convention once built.
+Columnar numpy arrays throughout: a million files and ten million extents fit in about half a gigabyte. Values are
+immutable by convention once built.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ FILE_COLUMNS = {
     "tablespace": np.uint32, "database": np.uint32, "relation": np.uint32, "fork": np.uint8, "segment": np.uint32,
 }  # fmt: skip
 EXTENT_COLUMNS = {
-    "first": np.uint64, "count": np.uint32, "pack": np.uint32, "frame": np.uint32, "offset": np.uint32, "flags": np.uint8,
+    "first": np.uint64, "count": np.uint32, "pack": np.uint32, "frame": np.uint32, "offset": np.uint32,
+    "flags": np.uint8,
 }  # fmt: skip
 
 
@@ -144,7 +145,7 @@ class BackupMap:
             start = end
 
     def file(self, index: int) -> FileEntry:
-        values = {name: int(column[index]) for name, column in self.files.items()}  # type: ignore[call-overload]
+        values = {name: int(column[index]) for name, column in self.files.items()}
         return FileEntry(
             path=self.path(index),
             **{**values, "kind": FileKind(values["kind"]), "flags": FileFlag(values["flags"])},  # type: ignore[arg-type]
@@ -171,7 +172,7 @@ class BackupMap:
 
     @property
     def total_bytes(self) -> int:
-        return int(self.files["size"].sum(dtype=np.uint64)) if self.file_count else 0  # type: ignore[call-overload]
+        return int(self.files["size"].sum(dtype=np.uint64)) if self.file_count else 0
 
 
 def unit_of(kind: FileKind, block_size: int) -> int:
@@ -255,7 +256,9 @@ def check_coverage(built: BackupMap) -> None:
     bad = np.flatnonzero(covered * unit != size)
     if len(bad):
         index = int(bad[0])
-        raise ValueError(f"{built.path(index)}: extents cover {int(covered[index] * unit[index])} of {int(size[index])} bytes")
+        raise ValueError(
+            f"{built.path(index)}: extents cover {int(covered[index] * unit[index])} of {int(size[index])} bytes"
+        )
     if len(built.extents):
         packs = built.extents.pack[built.extents.pack != HOLE]
         if len(packs) and int(packs.max()) >= len(built.packs):

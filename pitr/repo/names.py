@@ -80,7 +80,7 @@ class HistoryNames:
         return BackupNames(self, backup_id)
 
     def wal_file(self, name: ArchiveName) -> str:
-        """Object name of a file that PostgreSQL archives. Server-made ``.partial`` files get a name by content, see partial()."""
+        """Object name of a file that PostgreSQL archives; a ``.partial`` is named by its content, see partial()."""
         match name:
             case HistoryName():
                 return f"{self.wal_history_prefix}{name}"

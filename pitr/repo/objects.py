@@ -12,8 +12,8 @@ from pitr.codec import (
     ObjectParams,
     ObjectTail,
     Sealer,
+    fetch_tail,
     open_whole,
-    read_tail,
     seal_chunks,
 )
 from pitr.core.errors import IntegrityError
@@ -21,7 +21,6 @@ from pitr.core.files import Buffer
 from pitr.repo.manifest import ObjectRef
 from pitr.store.base import ObjectStore
 
-TAIL_BYTES = 64 * 1024
 DOCUMENT_LIMIT = 64 * 1024 * 1024
 
 
@@ -82,6 +81,7 @@ class SealedObject:
         self._store = store
         self.name = name
         self.tail = tail
+        self._offsets = tail.frame_offsets
         self._opener = FrameOpener(keyring, name, tail.params)
 
     @property
@@ -89,7 +89,8 @@ class SealedObject:
         return self.tail.params
 
     def frame(self, number: int) -> bytes:
-        offset, length = self.tail.frame_range(number)
+        offset = self._offsets[number]
+        length = self._offsets[number + 1] - offset
         return self._opener.open(number, b"".join(self._store.get(self.name, offset=offset, length=length)))
 
     def plain(self, offset: int, length: int) -> bytes:
@@ -108,21 +109,16 @@ def open_sealed(
 ) -> SealedObject:
     """Read trailer and index, in one request when the size is known from a listing and the index fits into 64 KiB."""
     size = store.stat(name).size_bytes if size_bytes is None else size_bytes
-    start = max(0, size - TAIL_BYTES)
-    data = b"".join(store.get(name, offset=start, length=size - start))
-    result = read_tail(keyring, name, size, data, kind)
-    if isinstance(result, int):  # the index frame begins at this offset, before what was read
-        data = b"".join(store.get(name, offset=result, length=size - result))
-        result = read_tail(keyring, name, size, data, kind)
-        if isinstance(result, int):
-            raise IntegrityError(f"{name}: the index does not hold together")
-    return SealedObject(store, keyring, name, result)
+
+    def fetch(offset: int) -> bytes:
+        return b"".join(store.get(name, offset=offset, length=size - offset))
+
+    return SealedObject(store, keyring, name, fetch_tail(keyring, name, size, fetch, kind))
 
 
-def read_referenced(
-    store: ObjectStore, keyring: Keyring, ref: ObjectRef, kind: ObjectKind
-) -> Iterator[bytes]:
+def read_referenced(store: ObjectStore, keyring: Keyring, ref: ObjectRef, kind: ObjectKind) -> Iterator[bytes]:
     """Plain content of the very attempt that ``ref`` names; another attempt of the same name is refused."""
+
     def checked() -> Iterator[bytes]:
         first = True
         for chunk in store.get(ref.name):
@@ -134,6 +130,7 @@ def read_referenced(
     size = store.stat(ref.name).size_bytes
     if size != ref.size_bytes:
         raise IntegrityError(
-            f"{ref.name} is not the object that its backup refers to", detail=f"{size} bytes instead of {ref.size_bytes}"
+            f"{ref.name} is not the object that its backup refers to",
+            detail=f"{size} bytes instead of {ref.size_bytes}",
         )
     return open_whole(keyring, ref.name, kind, checked())

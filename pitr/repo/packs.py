@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pitr.codec import FrameOpener, ObjectKind, ObjectParams, Sealer
+from pitr.codec import Cipher, Compression, FrameOpener, ObjectKind, ObjectParams, Sealer
 from pitr.core.errors import IntegrityError
 from pitr.core.files import Buffer
 from pitr.repo.maps import PackRef
@@ -86,8 +86,8 @@ def pack_params(entry: dict[str, Any]) -> ObjectParams:
     return ObjectParams(
         kind=ObjectKind.PACK,
         version=int(entry["version"]),
-        compression=entry["compression"],
-        cipher=entry["cipher"],
+        compression=Compression(entry["compression"]),
+        cipher=Cipher(entry["cipher"]),
         frame_size=int(entry["frame_size"]),
         key_id=str(entry["key_id"]),
         salt=bytes.fromhex(entry["salt"]),
@@ -107,7 +107,7 @@ class PackReader:
         self._offsets = np.concatenate((np.array([header], np.int64), ends))
 
     def frames(self, first: int, last: int) -> Iterator[tuple[int, memoryview]]:
-        """(number, sealed bytes) of the frames first..last, by one ranged read. Buffers are valid until the next step."""
+        """(number, sealed bytes) of the frames first..last, by one ranged read. Valid until the next step."""
         start, stop = int(self._offsets[first]), int(self._offsets[last + 1])
         chunks = self._store.get(self.name, offset=start, length=stop - start)
         rest = memoryview(b"")

@@ -40,7 +40,14 @@ class Pin:
 
 @contextlib.contextmanager
 def pinned(
-    repository: Repository, cluster: str, purpose: Purpose, *, system_id: int, backup_id: str, own_id: str, now: datetime
+    repository: Repository,
+    cluster: str,
+    purpose: Purpose,
+    *,
+    system_id: int,
+    backup_id: str,
+    own_id: str,
+    now: datetime,
 ) -> Iterator[Pin]:
     """Hold a pin while the block runs. It is removed afterwards where the store lets us; else its age voids it."""
     pin_id = f"{purpose}-{own_id or backup_id}-{os.urandom(3).hex()}"

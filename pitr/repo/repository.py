@@ -10,7 +10,14 @@ from datetime import datetime
 
 from pitr.codec import DataKey, Keyring, KeySecret, new_data_key, unwrap_slot, wrap_slot
 from pitr.core.documents import DocumentError, from_json, to_json
-from pitr.core.errors import ConfigError, KeyUnavailable, ManifestInvalid, ObjectExists, ObjectNotFound, RepositoryMissing
+from pitr.core.errors import (
+    ConfigError,
+    KeyUnavailable,
+    ManifestInvalid,
+    ObjectExists,
+    ObjectNotFound,
+    RepositoryMissing,
+)
 from pitr.repo import names
 from pitr.repo.manifest import load_document
 from pitr.store.base import ObjectStore
@@ -60,13 +67,15 @@ def create_repository(
 ) -> tuple[Descriptor, bool]:
     """Make the repository, with one data key wrapped for each of ``secrets`` (none: unencrypted). Idempotent.
 
-    Returns the descriptor and whether it was made by this call. Two at once: the one whose descriptor is there wins; the
-    other one's key slots stay behind unused and unwrap to nothing that is referenced.
+    Returns the descriptor and whether it was made by this call. Two at once: the one whose descriptor is there wins;
+    the other one's key slots stay behind and open nothing (they are bound to another repository id).
     """
     found = read_descriptor(store)
     if found is not None:
         return found, False
-    descriptor = Descriptor(FORMAT, str(uuid.uuid4()), "aes-256-gcm" if secrets else "none", "zstd", now, if_absent_works)
+    descriptor = Descriptor(
+        FORMAT, str(uuid.uuid4()), "aes-256-gcm" if secrets else "none", "zstd", now, if_absent_works
+    )
     if secrets:
         data_key = new_data_key()
         for secret in secrets:
@@ -87,8 +96,8 @@ def open_repository(
 ) -> Repository:
     """Open with the configured key-encryption secret (None: configured as unencrypted).
 
-    The configured mode decides, never the descriptor: with a key, an unencrypted repository is refused, and the other way
-    round. Raises RepositoryMissing, KeyUnavailable, ManifestInvalid.
+    The configured mode decides, never the descriptor: with a key, an unencrypted repository is refused, and the
+    other way round. Raises RepositoryMissing, KeyUnavailable, ManifestInvalid.
     """
     descriptor = read_descriptor(store)
     if descriptor is None:
@@ -110,14 +119,15 @@ def open_repository(
             f"a key is configured, but the repository at {store.url} says that it is not encrypted",
             hint="if it was made so on purpose, set encryption = false; otherwise somebody changed pitr.json",
         )
-    return Repository(name, store, Keyring(unlock(store, descriptor, secret)), descriptor, level)
+    *older, current = unlock(store, descriptor, secret)
+    return Repository(name, store, Keyring(current, older), descriptor, level)
 
 
 def unlock(store: ObjectStore, descriptor: Descriptor, secret: KeySecret) -> list[DataKey]:
-    """Every data key that ``secret`` opens, newest slot last. Slots that it does not fit are passed over."""
+    """Every data key that ``secret`` opens, the newest (by the store's clock) last. Other slots are passed over."""
     keys: dict[str, DataKey] = {}
     refused: KeyUnavailable | None = None
-    for info in store.list(names.KEYS_PREFIX):
+    for info in sorted(store.list(names.KEYS_PREFIX), key=lambda slot: slot.modified):
         try:
             key = unwrap_slot(b"".join(store.get(info.name)), descriptor.repository_id, secret)
         except KeyUnavailable as error:

@@ -1,4 +1,4 @@
-"""Archived WAL files as objects: put only if absent, read verified, listed by timeline (FORMAT.md, "Order of writing" 4)."""
+"""Archived WAL files as objects: put only if absent, read verified, listed by timeline (FORMAT.md)."""
 
 from __future__ import annotations
 
@@ -28,9 +28,7 @@ class ArchivedSegment:
     stored_bytes: int
 
 
-def put_wal(
-    repository: Repository, names: HistoryNames, name: ArchiveName, data: Buffer, *, index: bytes = b""
-) -> Put:
+def put_wal(repository: Repository, names: HistoryNames, name: ArchiveName, data: Buffer, *, index: bytes = b"") -> Put:
     """Archive one file, durably. The same content again is fine; other content under the same name is refused.
 
     Raises OverwriteRefused and leaves what is stored as it is.
@@ -59,7 +57,9 @@ def _same_content_stored(repository: Repository, object_name: str, data: Buffer)
         stored = open_sealed(repository.store, repository.keyring, object_name, ObjectKind.WAL)
     except ObjectNotFound:
         return False
-    if stored.tail.content_digest == content_digest(repository.keyring, stored.params, object_name, [data]):
+    if stored.tail.content_digest == content_digest(
+        repository.keyring, object_name, [data], key_id=stored.params.key_id
+    ):
         return True
     raise OverwriteRefused(
         f"{object_name.rpartition('/')[2]} is already in the archive with other content",
@@ -70,7 +70,7 @@ def _same_content_stored(repository: Repository, object_name: str, data: Buffer)
 
 
 def get_wal(repository: Repository, names: HistoryNames, name: ArchiveName) -> bytes:
-    """The whole file, every tag and digest verified before anything is returned. Raises ObjectNotFound, IntegrityError."""
+    """The whole file, all of it verified before anything is returned. Raises ObjectNotFound, IntegrityError."""
     return get_wal_object(repository, names.wal_file(name))
 
 
