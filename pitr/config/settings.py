@@ -68,8 +68,8 @@ class RepoSettings:
     )
     key_command: tuple[str, ...] | None = setting(
         "command",
-        "Command that unlocks the repository, such as a KMS client, instead of key_file. A list, or text "
-        "that is split like a shell does; no shell is involved.",
+        "Command that unlocks the repository, such as a KMS client, instead of key_file; it is run as "
+        "COMMAND wrap and COMMAND unwrap. A list, or text that is split like a shell does; no shell is involved.",
         group="key",
     )
     compression_level: int = setting("count", "zstd level. Higher is smaller and slower.", 3, minimum=1, maximum=19)

@@ -59,7 +59,7 @@ def _parse(stripped: str, original: str) -> datetime:
     if (named := _ZONE_NAME.match(stripped)) and named["zone"].lower() != "z":
         zone, stripped = _zone(named["zone"], original), named["time"]
     try:
-        moment = datetime.fromisoformat(_SPACED_OFFSET.sub("", stripped))
+        moment = datetime.fromisoformat(_SPACED_OFFSET.sub("", stripped).upper())
     except ValueError as error:
         raise _not_a_time(original, None) from error
     if zone is None:
