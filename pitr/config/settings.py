@@ -49,7 +49,7 @@ class RepoSettings:
     session_token: SecretSource | None = setting("secret", "s3: session token of temporary credentials.")
     ca_file: Path | None = setting("path", "s3: certificates that are trusted instead of the system's (PEM).")
     verify_tls: bool = setting("flag", "s3: check the server's certificate.", True)
-    sse: str | None = setting(
+    sse: Literal["AES256", "aws:kms"] | None = setting(
         "choice", "s3: encryption by the store, on top of pitr's own.", choices=("AES256", "aws:kms")
     )
     kms_key_id: str | None = setting("text", 's3: key for sse = "aws:kms". Default: the account\'s.')

@@ -39,8 +39,11 @@ def write_all(fd: int, data: Buffer) -> None:
         view = view[os.write(fd, view) :]
 
 
-def write_file_durably(path: Path, chunks: Iterable[Buffer], *, mode: int = 0o600) -> None:
-    """Write path whole or not at all: temporary name in the same directory, fsync, rename, fsync of the directory."""
+def write_file_durably(path: Path, chunks: Iterable[Buffer], *, mode: int = 0o600, replace: bool = True) -> None:
+    """Write path whole or not at all: temporary name in the same directory, fsync, rename, fsync of the directory.
+
+    Without ``replace`` an existing file is left as it is and FileExistsError raised.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
@@ -50,7 +53,11 @@ def write_file_durably(path: Path, chunks: Iterable[Buffer], *, mode: int = 0o60
             os.fsync(fd)
         finally:
             os.close(fd)
-        temporary.rename(path)
+        if replace:
+            temporary.rename(path)
+        else:
+            os.link(temporary, path)
+            temporary.unlink()
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
