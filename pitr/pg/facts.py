@@ -6,19 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pitr.pg.control import RECOVERY_PARAMETERS
 from pitr.pg.server import server_errors
 
 if TYPE_CHECKING:
     from pitr.pg.server import Connection
 
-RECOVERY_PARAMETERS = (
-    "max_connections",
-    "max_worker_processes",
-    "max_wal_senders",
-    "max_prepared_transactions",
-    "max_locks_per_transaction",
-)
-"""The five parameters that a recovery needs at least as high as they were on the primary."""
 
 _INVALID_DATABASE = -2  # DATCONNLIMIT_INVALID_DB: a DROP DATABASE that was cut short
 

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pitr.core.errors import ToolMissing
-
-SUPPORTED_MAJORS = range(13, 19)
+from pitr.pg.versions import SUPPORTED_MAJORS
 
 _VERSION = re.compile(r"\(PostgreSQL\) ((\d+)\S*)")
 _DISTRIBUTION_DIRECTORIES = (

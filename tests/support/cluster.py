@@ -23,7 +23,8 @@ import pytest
 
 from pitr.core.errors import ToolMissing
 from pitr.pg.lsn import Lsn
-from pitr.pg.tools import SUPPORTED_MAJORS, Tools, find_tools
+from pitr.pg.tools import Tools, find_tools
+from pitr.pg.versions import SUPPORTED_MAJORS
 
 DEFAULT_MAJOR = 15
 START_TIMEOUT_S = 60.0
