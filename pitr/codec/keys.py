@@ -53,11 +53,14 @@ class Scrypt:
 
     def acceptable(self) -> bool:
         """Bounds for what a stored slot may ask of this machine."""
-        shape = 1 << 10 <= self.n <= 1 << 20 and self.n & (self.n - 1) == 0 and 1 <= self.r <= 16 and 1 <= self.p <= 16
-        return shape and self.memory_bytes <= 512 << 20 and self.n * self.r * self.p <= 8 * DEFAULT_SCRYPT_N * 8
+        if not (1 << 10 <= self.n <= 1 << 20 and 1 <= self.r <= 16 and 1 <= self.p <= 16):
+            return False
+        if self.n & (self.n - 1) or self.n >= 1 << 16 * self.r:  # RFC 7914, section 6
+            return False
+        return self.memory_bytes <= 512 << 20 and self.n * self.r * self.p <= 8 * (DEFAULT_SCRYPT_N * 8)
 
     def derive(self, passphrase: str, salt: bytes) -> bytes:
-        text = unicodedata.normalize("NFC", passphrase).encode()
+        text = unicodedata.normalize("NFC", passphrase).encode("utf-8", "surrogateescape")
         memory = self.memory_bytes + 128 * self.r * (self.p + 2) + (1 << 20)
         return hashlib.scrypt(text, salt=salt, n=self.n, r=self.r, p=self.p, maxmem=memory, dklen=32)
 
