@@ -23,6 +23,7 @@ from pitr.codec import (
 )
 from pitr.codec.frames import FrameKind, FrameSealer, compressor
 from pitr.codec.layout import Trailer
+from pitr.codec.tail import pack_index
 from pitr.core.errors import FormatTooNew, IntegrityError, KeyUnavailable, ManifestInvalid, PitrError
 from tests.support.codec_samples import (
     NAME,
@@ -324,3 +325,19 @@ def test_a_trailer_that_lies_with_a_valid_mac(keyring: Keyring, field: str) -> N
     if field != "content_digest":  # only reading the content can tell
         with pytest.raises(IntegrityError):
             tail_of(keyring, bad)
+
+
+@MODES
+def test_an_index_that_exchanges_two_lengths(keyring: Keyring) -> None:
+    """All sums fit; only the frames themselves can tell."""
+    sealer, parts = seal_frames(keyring, [noise(40), noise(50)])
+    tail = tail_of(keyring, b"".join(parts))
+    packed = compressor(3).compress(pack_index(sealer.stored_lengths[::-1], sealer.plain_lengths[::-1], b""))
+    frame = FrameSealer(keyring, NAME, sealer.params).seal(2, FrameKind.INDEX, packed)
+    trailer = Trailer(sealer.params, 90, 2, tail.frame_offsets[-1], len(frame), tail.content_digest)
+    bad = b"".join([*parts[:-1], frame, trailer.pack(keyring, NAME)])
+    assert list(tail_of(keyring, bad).plain_lengths) == [50, 40]
+    with pytest.raises(IntegrityError, match="index frame does not fit its frames"):
+        read_whole(keyring, bad)
+    with pytest.raises(IntegrityError):
+        read_by_frames(keyring, bad)
