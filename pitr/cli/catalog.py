@@ -1,0 +1,42 @@
+"""Which commands there are. A command's module is imported when the command is used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SECTIONS = ("set up", "every night", "before a migration", "something is lost", "look", "plumbing", "help")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """``words``: "config show". ``target``: "module:attribute" of a click command. ``shape``: its arguments, for the
+    list that ``pitr`` prints."""
+
+    words: str
+    target: str
+    section: str
+    summary: str
+    shape: str = ""
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        return tuple(self.words.split())
+
+
+_COMMANDS = "pitr.cli.commands"
+ENTRIES: tuple[Entry, ...] = (
+    Entry(
+        "config show",
+        f"{_COMMANDS}.config:show",
+        "set up",
+        "effective settings and where each comes from",
+    ),
+    Entry(
+        "config validate", f"{_COMMANDS}.config:validate", "set up", "read every section, and look for what is amiss"
+    ),
+    Entry("config detect", f"{_COMMANDS}.config:detect_clusters", "set up", "propose a configuration for this machine"),
+    Entry("help", f"{_COMMANDS}.help:show_help", "help", "topics, offline", "[TOPIC]"),
+    Entry("completion", f"{_COMMANDS}.completion:completion", "help", "script for bash, zsh or fish", "SHELL"),
+)
+
+GROUP_SUMMARIES = {"config": "Look at the configuration."}
