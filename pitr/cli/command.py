@@ -23,10 +23,14 @@ Render = Callable[[Any], Iterable[str]]
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A result with another exit code than 0: 3, done and listed, but something needs a look."""
+    """A result with another exit code than 0: 3, done and listed, but something needs a look.
+
+    ``even_if_quiet``: it is shown whatever --quiet says, as nobody could ask for it again.
+    """
 
     result: object
     exit_code: int = 3
+    even_if_quiet: bool = False
 
 
 class Context:

@@ -72,7 +72,7 @@ def fail(failure: Failure, reporter: Reporter, *, json_wanted: bool, schema: str
 def _write_result(done: Done, reporter: Reporter, options: GlobalOptions, schema: str, render: Render) -> None:
     if options.json:
         write_out(envelope(schema, done.exit_code, reporter.warnings, result_json(done.result), None))
-    elif not options.quiet or done.exit_code != 0:
+    elif not options.quiet or done.exit_code != 0 or done.even_if_quiet:
         write_out("".join(f"{line}\n" for line in render(done.result)))
 
 

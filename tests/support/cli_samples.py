@@ -69,12 +69,13 @@ def good(context: Context) -> Sample:
 @click.argument("text")
 @click.option("--exit-code", type=int, default=0)
 @click.option("--warning", multiple=True)
-def say(context: Context, text: str, exit_code: int, warning: tuple[str, ...]) -> Done:
+@click.option("--even-if-quiet", is_flag=True)
+def say(context: Context, text: str, exit_code: int, warning: tuple[str, ...], even_if_quiet: bool) -> Done:
     """Give the text back."""
     info(context.report, "an info")
     for one in warning:
         warn(context.report, one)
-    return Done(Text(text), exit_code)
+    return Done(Text(text), exit_code, even_if_quiet)
 
 
 @command(schema="pitr.sample-fail/1", render=render)

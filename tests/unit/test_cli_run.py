@@ -172,6 +172,9 @@ class TestQuiet:
         assert err.splitlines()[0].startswith("warning: ")
         assert "error: " in err
 
+    def test_what_cannot_be_asked_for_again_is_shown(self, pitr: Runner) -> None:
+        assert pitr("sample", "say", "a recovery key", "--even-if-quiet", "--quiet") == (0, "a recovery key\n", "")
+
     def test_json_is_still_one_document(self, pitr: Runner) -> None:
         code, out, err = pitr("sample", "say", "hello", "--warning", "careful", "--quiet", "--json")
         assert (code, err) == (0, "")
