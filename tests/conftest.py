@@ -2,4 +2,6 @@
 
 pytest_plugins = [
     "tests.support.cluster",
+    "tests.support.s3server",
+    "tests.support.archive",
 ]
