@@ -1,0 +1,1 @@
+"""The WAL archive: ``archive_command`` (push), ``restore_command`` (fetch), server settings, how the archive stands."""

@@ -1,0 +1,71 @@
+"""``pitr wal push`` and ``pitr wal fetch`` from settings. Imports no client library until a repository needs one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+from pitr.api.opening import open_repo
+from pitr.archive.fetch import FetchOutcome, FetchRequest, RetryPolicy, fetch_file
+from pitr.archive.push import PushResult, push_segment
+from pitr.archive.remote import Remote
+from pitr.config.settings import RepoSettings, Settings
+from pitr.core.events import Report, silent
+from pitr.pg.control import CONTROL_FILE
+
+_PUSH_RETRY = timedelta(seconds=60)
+"""PostgreSQL tries again by itself, and a shutdown waits for the command."""
+_FETCH_RETRY = timedelta(seconds=10)
+"""The fetch itself looks again, at all repositories, by its own policy."""
+
+
+def remotes(settings: Settings, retry: timedelta, report: Report = silent) -> list[Remote]:
+    """The cluster's repositories, none of them opened yet. Raises ConfigError when there is none."""
+    return [_remote(repo, retry, report) for repo in settings.require_repos()]
+
+
+def _remote(repo: RepoSettings, retry: timedelta, report: Report) -> Remote:
+    shorter = replace(repo, retry_deadline=min(repo.retry_deadline, retry))
+    return Remote(repo.name, lambda: open_repo(shorter, report), required=repo.required)
+
+
+def wal_push(settings: Settings, path: Path, *, report: Report = silent) -> PushResult:
+    """Archive one file (``%p``) durably in every required repository; errors as of push_segment."""
+    return push_segment(
+        remotes(settings, _PUSH_RETRY, report),
+        settings.cluster.name,
+        path,
+        data_directory=settings.cluster.data_directory,
+        report=report,
+    )
+
+
+def wal_fetch(
+    settings: Settings,
+    name: str,
+    dest: Path,
+    *,
+    chain: int | None = None,
+    until: str | None = None,
+    system_id: int | None = None,
+    retry: RetryPolicy | None = None,
+    report: Report = silent,
+) -> FetchOutcome:
+    """Answer one restore_command. Raises ConfigError only when no repository is configured.
+
+    The working directory is the data directory being restored, as it is for restore_command; the configured one belongs
+    to the live cluster and is not looked at.
+    """
+    here = Path.cwd()
+    request = FetchRequest(
+        cluster=settings.cluster.name,
+        name=name,
+        dest=dest,
+        chain=chain,
+        until=until,
+        data_directory=here if (here / CONTROL_FILE).exists() else None,
+        system_id=system_id,
+        retry=retry or RetryPolicy(),
+    )
+    return fetch_file(remotes(settings, _FETCH_RETRY, report), request, report=report)
