@@ -69,9 +69,10 @@ class PageChecker:
         self._shifted: Words = np.empty(shape, np.uint32)
         self._row: Words = np.empty(shape, np.uint32)
 
-    def check(self, buffer: bytes | bytearray | memoryview, first_block: int) -> PageCheck:
+    def check(self, buffer: bytes | bytearray | memoryview, first_block: int | NDArray[np.uint32]) -> PageCheck:
         """Check pages whose first is block number ``first_block`` of its relation fork (not of its segment file).
 
+        Pages of several files can share a buffer: then ``first_block`` is an array of the number of every page.
         Raises ValueError if the buffer is not a whole number of pages.
         """
         if len(buffer) % self.block_size:
@@ -87,7 +88,8 @@ class PageChecker:
         if not new.all():
             for start in range(0, len(pages), self._batch_pages):
                 batch = slice(start, start + self._batch_pages)
-                expected = self._checksums(pages[batch], first_block + start)
+                blocks = first_block + start if isinstance(first_block, int) else first_block[batch]
+                expected = self._checksums(pages[batch], blocks)
                 ok[batch] |= (expected == halves[batch, _CHECKSUM_HALF]) & ~new[batch]
         return PageCheck(ok, zero, new, lsn)
 
@@ -100,7 +102,7 @@ class PageChecker:
         ]
         return np.concatenate(parts).astype(np.uint16) if parts else np.empty(0, np.uint16)
 
-    def _checksums(self, pages: Words, first_block: int) -> Words:
+    def _checksums(self, pages: Words, first_block: int | Words) -> Words:
         """pg_checksum_page for a batch: every step of the FNV-1a variant for all pages and lanes at once."""
         count = len(pages)
         sums, shifted, row = self._sums[:count], self._shifted[:count], self._row[:count]
@@ -117,7 +119,10 @@ class PageChecker:
         for _ in range(2):
             _mix(sums, shifted)
         folded: Words = np.bitwise_xor.reduce(sums, axis=1)
-        folded ^= np.arange(first_block, first_block + count, dtype=np.uint64).astype(np.uint32)
+        if isinstance(first_block, int):
+            folded ^= np.arange(first_block, first_block + count, dtype=np.uint64).astype(np.uint32)
+        else:
+            folded ^= first_block
         return folded % np.uint32(65535) + np.uint32(1)
 
 

@@ -236,6 +236,12 @@ class MapBuilder:
             for name, column in self._extents.items():
                 column.extend(getattr(extents, name))
 
+    def add_owned_extents(self, handles: U32, extents: Extents) -> None:
+        """Extents of many files in any order; ``handles[i]`` is the file of extent i."""
+        self._owners.extend(handles)
+        for name, column in self._extents.items():
+            column.extend(getattr(extents, name))
+
     def build(self, packs: Sequence[PackRef]) -> BackupMap:
         """The map; the builder is empty afterwards.
 
