@@ -93,7 +93,7 @@ def check_segment(
 def valid_prefix(data: Buffer, name: SegmentName, *, system_id: int | None = None) -> Lsn:
     """How far the WAL in an unfinished segment (a partial, or shorter than a segment) goes: behind its last record.
 
-    Pages, the chain of records and every checksum are verified, about 20 MB/s. A record that the file has not whole
+    Pages, the chain of records and every checksum are verified, about 12 MB/s. A record that the file has not whole
     does not count. The beginning of the segment when not even one page of it is there.
     """
     segment = Segment.read(data, name, complete=False, system_id=system_id)
