@@ -1,0 +1,34 @@
+"""Where each file of a map goes below the target directory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pitr.core.errors import ManifestInvalid
+from pitr.pg.control import CONTROL_FILE
+from pitr.repo.maps import BackupMap, FileKind
+
+MARKER = "pitr.restore.json"
+"""Stands in the target directory while a restore is unfinished."""
+CONFIG_DIRECTORY = "restored-config"
+"""Configuration files that stood outside the source's data directory, under their absolute paths."""
+PENDING_CONTROL = f"{CONTROL_FILE}.pitr-restore"
+"""pg_control until everything else is durable: without it no server starts."""
+
+
+def relative_path(path: str, kind: int) -> str:
+    """The path below the target directory. Raises ManifestInvalid for one that would leave it."""
+    parts = path.split("/")
+    if kind == FileKind.CONFIG:
+        if parts[0] == "" and not {"", ".", ".."} & set(parts[1:]):
+            return CONFIG_DIRECTORY + path
+    elif path == ".":
+        return path
+    elif not {"", ".", ".."} & set(parts):
+        return PENDING_CONTROL if path == CONTROL_FILE else path
+    raise ManifestInvalid(f"the map of the backup holds an impossible path: {path!r}")
+
+
+def relative_paths(built: BackupMap) -> Iterator[str]:
+    for path, kind in zip(built.paths(), built.files["kind"].tolist(), strict=True):
+        yield relative_path(path, kind)
