@@ -26,6 +26,13 @@ class Entry:
 _COMMANDS = "pitr.cli.commands"
 ENTRIES: tuple[Entry, ...] = (
     Entry(
+        "init",
+        f"{_COMMANDS}.init:init",
+        "set up",
+        "make the repository and its key; --adopt: a new system id under this cluster name",
+        "[--key-file F|--passphrase-file F|--key-command C|--no-encryption] [--adopt]",
+    ),
+    Entry(
         "config show",
         f"{_COMMANDS}.config:show",
         "set up",
@@ -35,8 +42,27 @@ ENTRIES: tuple[Entry, ...] = (
         "config validate", f"{_COMMANDS}.config:validate", "set up", "read every section, and look for what is amiss"
     ),
     Entry("config detect", f"{_COMMANDS}.config:detect_clusters", "set up", "propose a configuration for this machine"),
+    Entry(
+        "backup base",
+        f"{_COMMANDS}.backup:base",
+        "every night",
+        "back up the running cluster, physically",
+        "[--if-older AGE] [--if-role ROLE] [--max-rate R] [--label L]",
+    ),
+    Entry(
+        "restore base",
+        f"{_COMMANDS}.restore:base",
+        "something is lost",
+        "restore a cluster, up to any moment that the archive reaches",
+        "[ID] --to DIR [TARGET] [--role R] [--delta]",
+    ),
     Entry("help", f"{_COMMANDS}.help:show_help", "help", "topics, offline", "[TOPIC]"),
     Entry("completion", f"{_COMMANDS}.completion:completion", "help", "script for bash, zsh or fish", "SHELL"),
 )
 
-GROUP_SUMMARIES = {"config": "Look at the configuration."}
+GROUP_SUMMARIES = {
+    "config": "Look at the configuration.",
+    "backup": "Back up.",
+    "restore": "Restore.",
+    "wal": "Archive and fetch WAL.",
+}

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import click
 
-from pitr.api.init import InitResult, init_repositories
 from pitr.cli.command import Context, Done, command
+from pitr.cli.output import write_err
+
+if TYPE_CHECKING:
+    from pitr.api.init import InitResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,28 +20,37 @@ class InitResults:
     repositories: tuple[InitResult, ...]
 
 
-def render_init(results: InitResults) -> Iterator[str]:
+def render(results: InitResults) -> Iterator[str]:
     for result in results.repositories:
-        what = "made" if result.created else "is there"
-        sealed = "encrypted" if result.encrypted else "NOT encrypted"
-        yield f"repository {result.repository} {what}: {result.url} ({sealed}, id {result.repository_id})"
-        if result.key_file_created is not None:
-            yield f"key file made: {result.key_file_created}"
-            yield "  every host that backs up or restores needs it; without it, or the key below, nothing can be read"
-        if result.recovery_key is not None:
-            yield "recovery key, shown this once; print it and keep it away from this machine:"
-            yield f"  {result.recovery_key}"
-        if result.system_id is not None:
-            verb = "adopted" if result.adopted else "recorded"
-            yield f"cluster {result.cluster} {verb}: system identifier {result.system_id}"
+        yield from _render_one(result)
 
 
-@command(schema="pitr.init/1", render=render_init)
-@click.option("--key-file", metavar="FILE", help="Unlock with this file; it is made if there is none yet.")
-@click.option("--passphrase-file", metavar="FILE", help="Unlock with the passphrase in this file.")
-@click.option("--key-command", metavar="COMMAND", help="Unlock with a command: COMMAND wrap, COMMAND unwrap.")
-@click.option("--no-encryption", is_flag=True, help="Store everything readable.")
-@click.option("--adopt", is_flag=True, help="Take the cluster's new system identifier (pg_upgrade, re-created).")
+def _render_one(result: InitResult) -> Iterator[str]:
+    how = "encrypted" if result.encrypted else "not encrypted"
+    done = "created" if result.created else "exists already"
+    yield f"repository {result.repository} at {result.url}: {done}, {how}, id {result.repository_id}"
+    if result.key_file_created is not None:
+        yield f"key file {result.key_file_created} written; keep a copy where this machine's loss does not reach"
+    if result.system_id is not None:
+        yield f"cluster {result.cluster}: system id {result.system_id}{' adopted' if result.adopted else ''}"
+    else:
+        yield f"cluster {result.cluster}: not recorded yet, its first backup or WAL segment does that"
+    if result.recovery_key is not None:
+        yield from _recovery_key_lines(result)
+
+
+def _recovery_key_lines(result: InitResult) -> Iterator[str]:
+    yield ""
+    yield f"Recovery key of {result.url}: opens the repository without the key. It is shown this once; keep it offline."
+    yield f"    {result.recovery_key}"
+
+
+@command(schema="pitr.init/1", render=render)
+@click.option("--key-file", metavar="FILE", help="Key of the repository; written if it does not exist.")
+@click.option("--passphrase-file", metavar="FILE", help="File with a passphrase instead.")
+@click.option("--key-command", metavar="COMMAND", help="Command that wraps and unwraps the key, such as a KMS client.")
+@click.option("--no-encryption", is_flag=True, help="Objects are stored readable.")
+@click.option("--adopt", is_flag=True, help="Accept a new system id under this cluster's name (after pg_upgrade).")
 def init(
     context: Context,
     key_file: str | None,
@@ -45,18 +58,27 @@ def init(
     key_command: str | None,
     no_encryption: bool,
     adopt: bool,
-) -> object:
-    """Make the repository, its key, and record which cluster writes to it.
+) -> Done:
+    """Make a repository, its key, and record the cluster. Does nothing where all that is done already.
 
-    May be run again at any time: what is there stays as it is. A new key file is made where the configuration names one
-    that does not exist; a recovery key, a second way to open the repository, is printed once.
+    A recovery key is printed once, for the day on which the key file is lost.
     """
+    from pitr.api.init import init_repositories
+
     settings = context.settings(
         key_file=key_file,
         passphrase_file=passphrase_file,
         key_command=key_command,
-        encryption="false" if no_encryption else None,
+        encryption=False if no_encryption else None,
     )
-    results = tuple(init_repositories(settings, adopt=adopt, report=context.report))
-    done = InitResults(results)
-    return Done(done) if any(result.warnings for result in results) else done
+    found: list[InitResult] = []
+    try:
+        found.extend(init_repositories(settings, adopt=adopt, report=context.report))
+    except BaseException:
+        # Repositories made before the failing one stay, and their recovery keys cannot be shown again.
+        for result in found:
+            if result.recovery_key is not None:
+                write_err("\n".join(_recovery_key_lines(result)) + "\n")
+        raise
+    fresh_key = any(result.recovery_key is not None for result in found)
+    return Done(InitResults(tuple(found)), exit_code=0, even_if_quiet=fresh_key)
