@@ -217,7 +217,8 @@ def _resolve(
     history, warnings = choose_history(repository, names, newest, request.timeline, identity.segment_size_bytes)
     chosen = candidates(backups, history, request.backup_id)
     archive = Archive(repository, names, history, identity.segment_size_bytes)
-    return Resolver(archive, chosen, report).resolve(request.target), warnings
+    one_only = request.backup_id is not None
+    return Resolver(archive, chosen, report, one_only=one_only).resolve(request.target), warnings
 
 
 def _settings(request: RestoreRequest, resolution: Resolution) -> list[str]:

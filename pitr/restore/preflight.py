@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pitr.core.errors import HistoryMismatch, NoSpace, OverwriteRefused, PitrError, StoreDenied
+from pitr.core.errors import HistoryMismatch, NoSpace, OverwriteRefused, PitrError, StoreDenied, UsageError
 from pitr.core.files import os_errors_as_pitr
 from pitr.core.units import format_size
 from pitr.pg.cluster_files import server_running
@@ -26,16 +26,16 @@ class Target:
 
 
 def examine(to: Path, *, delta: bool, system_id: int) -> Target:
-    """Raises OverwriteRefused, StoreDenied or HistoryMismatch unless the directory may be written."""
+    """Raises UsageError, OverwriteRefused, StoreDenied or HistoryMismatch unless the directory may be written."""
     path = Path(os.path.realpath(to))
     with os_errors_as_pitr(f"cannot look into {path}"):
         if path.exists() and not path.is_dir():
-            raise OverwriteRefused(f"{path} is not a directory", hint="choose another --to")
+            raise UsageError(f"{path} is not a directory", hint="choose another --to")
         occupied = path.is_dir() and any(path.iterdir())
     if occupied:
         _require_stopped(path)
         if not delta:
-            raise OverwriteRefused(
+            raise UsageError(
                 f"{path} is not empty",
                 hint=f"choose an empty directory, or bring an existing data directory up to date with --delta "
                 f"(it removes what is not in the backup): pitr restore base --to {path} --delta",

@@ -82,8 +82,12 @@ class _Window:
 class Resolver:
     """Resolves one target over the backups of one history (newest first)."""
 
-    def __init__(self, archive: Archive, backups: Sequence[BackupManifest], report: Report) -> None:
+    def __init__(
+        self, archive: Archive, backups: Sequence[BackupManifest], report: Report, *, one_only: bool = False
+    ) -> None:
+        """``one_only``: the user named the backup."""
         self._archive = archive
+        self._one_only = one_only
         self._backups = backups
         self._report = report
         self._windows: dict[str, _Window] = {}
@@ -178,13 +182,19 @@ class Resolver:
 
     def _too_early(self, target: RecoveryTarget) -> PitrError:
         oldest = self._backups[-1]
-        at = oldest.wal.stop_lsn
-        error = NoSuitableBackup if isinstance(target, TargetTime) else TargetUnreachable
-        return error(
+        since, at = show(oldest.ended_at), oldest.wal.stop_lsn
+        earliest = f"the earliest reachable time is {since}, the earliest LSN {at}"
+        whole = f"is consistent from {since} ({at}) on, timeline {oldest.wal.timeline}"
+        if self._one_only:
+            return TargetUnreachable(
+                f"backup {oldest.id} cannot reach {describe(target)}",
+                detail=f"it {whole}",
+                hint=f"without an id the right backup is chosen; with this one {earliest}",
+            )
+        return NoSuitableBackup(
             f"no backup can reach {describe(target)}",
-            detail=f"the oldest backup {oldest.id} is consistent from {show(oldest.ended_at)} ({at}) on, "
-            f"timeline {oldest.wal.timeline}",
-            hint=f"{_STATUS_HINT}; the earliest reachable time is {show(oldest.ended_at)}, the earliest LSN {at}",
+            detail=f"the oldest backup {oldest.id} {whole}",
+            hint=f"{_STATUS_HINT}; {earliest}",
         )
 
     # The archive

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pitr.core.errors import OverwriteRefused, UsageError
+from pitr.core.errors import OverwriteRefused, TargetUnreachable, UsageError
 from pitr.pg.lsn import Lsn
 from pitr.repo.manifest import TablespaceRecord
 from pitr.restore.request import Role, TablespacePlan
@@ -74,14 +74,14 @@ def check_locations(plans: Iterable[TablespacePlan], to: Path, role: Role, linke
 def check_created(created: Iterable[CreatedTablespace]) -> tuple[str, ...]:
     """Refuse a target behind a CREATE TABLESPACE whose directory is in use on this host; the others' directories.
 
-    Raises OverwriteRefused: replay links the copy to the original location and writes there.
+    Raises TargetUnreachable: replay links the copy to the original location and writes there.
     """
     missing: list[str] = []
     for made in created:
         if not made.location.startswith("/"):
             continue
         if is_occupied(made.location):
-            raise OverwriteRefused(
+            raise TargetUnreachable(
                 f"recovery would write into {made.location}, which is in use on this host",
                 detail=f"CREATE TABLESPACE at {made.lsn} (OID {made.oid}) lies before the target",
                 hint=f"restore on another host, or stop before it: --lsn {made.lsn} --exclusive",
