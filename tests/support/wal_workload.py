@@ -53,7 +53,8 @@ def make(
     major: int, directory: Path, *, big_bytes: int, bench: bool, conf: Mapping[str, str] | None = None
 ) -> Workload:
     """Run it all on a cluster with 1 MB segments, promote a standby in the middle, leave the WAL in ``directory``."""
-    settings = {"wal_level": "logical", "max_prepared_transactions": "5", "autovacuum": "off", **(conf or {})}
+    settings = {"wal_level": "logical", "max_prepared_transactions": "5", "autovacuum": "off"}
+    settings |= {"wal_keep_size": "256MB", **(conf or {})}  # for the standby, which has no slot
     cluster = Cluster.make(major, segment_size_mb=1, archive_to=directory, conf=settings, fresh=True)
     cluster.start()
     system_id = int(cluster.value("SELECT system_identifier FROM pg_control_system()"))
