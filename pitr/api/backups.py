@@ -17,6 +17,7 @@ from pitr.repo.catalog import backup_ids, load_backup
 from pitr.repo.identity import current_identity
 from pitr.repo.names import HistoryNames
 from pitr.repo.repository import Repository
+from pitr.restore.engine import plan_restore, run_restore
 from pitr.restore.request import (
     Action,
     Latest,
@@ -26,7 +27,6 @@ from pitr.restore.request import (
     RestoreResult,
 )
 from pitr.restore.request import Role as RestoreRole
-from pitr.restore.restore import plan_restore, run_restore
 
 
 def conninfo(settings: Settings) -> str:

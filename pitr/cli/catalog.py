@@ -30,7 +30,7 @@ ENTRIES: tuple[Entry, ...] = (
         f"{_COMMANDS}.init:init",
         "set up",
         "make the repository and its key; --adopt: a new system id under this cluster name",
-        "[--key-file F|--passphrase-file F|--key-command C|--no-encryption] [--adopt]",
+        "[--key-file F|...] [--adopt]",
     ),
     Entry(
         "config show",
@@ -56,6 +56,17 @@ ENTRIES: tuple[Entry, ...] = (
         "restore a cluster, up to any moment that the archive reaches",
         "[ID] --to DIR [TARGET] [--role R] [--delta]",
     ),
+    Entry("list", f"{_COMMANDS}.look:list_command", "look", "the backups", "[--all]"),
+    Entry("show", f"{_COMMANDS}.look:show", "look", "everything known of one backup", "ID"),
+    Entry("status", f"{_COMMANDS}.look:status", "look", "which moments can be restored, and what is amiss", "[--all]"),
+    Entry(
+        "wal configure",
+        f"{_COMMANDS}.wal:configure",
+        "set up",
+        "the server's settings for archiving",
+        "[--print conf|sql|patroni] [--apply [--replace]]",
+    ),
+    Entry("wal status", f"{_COMMANDS}.wal:status", "plumbing", "the archive and the server's archiver"),
     Entry("help", f"{_COMMANDS}.help:show_help", "help", "topics, offline", "[TOPIC]"),
     Entry("completion", f"{_COMMANDS}.completion:completion", "help", "script for bash, zsh or fish", "SHELL"),
 )
