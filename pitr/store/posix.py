@@ -133,7 +133,7 @@ class PosixStore:
             except StoreError as error:
                 refusal = refusal or error
         for directory in touched:
-            with contextlib.suppress(FileNotFoundError), self._errors(f"cannot delete in {directory}"):
+            with self._errors(f"cannot delete in {directory}"), contextlib.suppress(FileNotFoundError):
                 fsync_directory(directory)
         if refusal is not None:
             raise refusal
@@ -159,15 +159,15 @@ class PosixStore:
 
     def _place(self, temporary: Path, target: Path, name: str, *, if_absent: bool) -> None:
         for _ in range(PLACE_ATTEMPTS):
-            self._make_parents(target.parent)
             try:
+                self._make_parents(target.parent)
                 if if_absent:
                     posix_tree.link_new(temporary, target)
                 else:
                     temporary.rename(target)
             except FileExistsError:
                 raise ObjectExists(f"object exists: {name}") from None
-            except FileNotFoundError:  # the directory was removed as empty by a delete in between
+            except FileNotFoundError:  # a directory was removed as empty by a delete in between
                 self._check_root()
                 self._forget(target.parent)
                 continue
