@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pitr.api.opening import open_repo
-from pitr.archive.fetch import FetchOutcome, FetchRequest, RetryPolicy, fetch_file
-from pitr.archive.push import PushResult, push_segment
 from pitr.archive.remote import Remote
 from pitr.config.settings import RepoSettings, Settings
 from pitr.core.events import Report, silent
 from pitr.pg.control import CONTROL_FILE
+
+if TYPE_CHECKING:
+    from pitr.archive.fetch import FetchOutcome, RetryPolicy
+    from pitr.archive.push import PushResult
 
 _PUSH_RETRY = timedelta(seconds=60)
 """PostgreSQL tries again by itself, and a shutdown waits for the command."""
@@ -32,6 +35,8 @@ def _remote(repo: RepoSettings, retry: timedelta, report: Report) -> Remote:
 
 def wal_push(settings: Settings, path: Path, *, report: Report = silent) -> PushResult:
     """Archive one file (``%p``) durably in every required repository; errors as of push_segment."""
+    from pitr.archive.push import push_segment
+
     return push_segment(
         remotes(settings, _PUSH_RETRY, report),
         settings.cluster.name,
@@ -57,6 +62,8 @@ def wal_fetch(
     The working directory is the data directory being restored, as it is for restore_command; the configured one belongs
     to the live cluster and is not looked at.
     """
+    from pitr.archive.fetch import FetchRequest, RetryPolicy, fetch_file
+
     here = Path.cwd()
     request = FetchRequest(
         cluster=settings.cluster.name,
