@@ -76,19 +76,20 @@ class _Begun:
 class _Stop(Exception):
     """The chain of records ends here, rightly or not."""
 
-    def __init__(self, lsn: int, page: int, detail: str, reason: EndReason = "invalid") -> None:
-        self.lsn, self.page, self.reason, self.detail = lsn, page, reason, detail
+    def __init__(self, lsn: int, detail: str, reason: EndReason = "invalid") -> None:
+        self.lsn, self.reason, self.detail = lsn, reason, detail
 
 
 class RecordReader:
     """Iterates once over the records from ``start`` on, along ``history``; afterwards ``end`` says why it stopped.
 
     Only selected records are yielded, and those that end at or behind ``from_lsn``; all are followed and their chain
-    (xl_prev, lengths, continuations) is checked. Checksums are computed for the first record, and for every record of
-    a segment that is not complete. Segments that begin at or behind ``until`` are not asked for.
+    (xl_prev, lengths, continuations) is checked. Checksums are computed for every record of a segment that is not
+    complete, and for the first record (unless ``trust_start``: it is known that one begins there). Segments that begin
+    at or behind ``until`` are not asked for.
 
-    Raises IntegrityError when WAL that was finished is damaged: the last record of a complete segment must lead on to
-    the next. What ``fetch`` raises passes through.
+    Raises IntegrityError when WAL ends inside a complete segment: its last record must lead on to the next. What
+    ``fetch`` raises passes through.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class RecordReader:
         from_lsn: int | None = None,
         until: int | None = None,
         system_id: int | None = None,
+        trust_start: bool = False,
     ) -> None:
         self.start = Lsn(start)
         self.end: EndOfWal | None = None
@@ -115,6 +117,7 @@ class RecordReader:
         self._until = _NEVER if until is None else int(until)
         self._system_id = system_id
         self._number = int(start) // segment_size
+        self._trust_start = trust_start
         self._begun: _Begun | None = None
         self._previous: int | None = None
 
@@ -150,18 +153,11 @@ class RecordReader:
         return segment
 
     def _judge(self, stop: _Stop, segment: Segment) -> None:
-        """Tell the end of WAL from damage: WAL that goes on behind was finished. Raises IntegrityError."""
-        if not segment.complete:
-            return
-        if segment.pages.good > stop.page + 1:
-            behind = f"page {stop.page + 1} behind it is good"
-        elif self._open(segment.name.number + 1) is not None:
-            behind = "there is a segment behind it"
-        else:
-            return
-        raise IntegrityError(
-            f"WAL segment {segment.name} is damaged", detail=f"record at {Lsn(stop.lsn)}: {stop.detail}; {behind}"
-        )
+        """WAL may end inside a segment that is not complete; inside any other it is damage. Raises IntegrityError."""
+        if segment.complete:
+            raise IntegrityError(
+                f"WAL segment {segment.name} is damaged", detail=f"record at {Lsn(stop.lsn)}: {stop.detail}"
+            )
 
     def _segment(self, segment: Segment) -> Iterator[Record]:
         if self._previous is None and self._begun is None:
@@ -170,7 +166,7 @@ class RecordReader:
             stream, position = Stream(segment), 0
             if self._begun is None:
                 if segment.pages.remaining[0]:
-                    raise _Stop(self._reached(), 0, f"a record continues in {segment.name} that did not begin before")
+                    raise _Stop(self._reached(), f"a record continues in {segment.name} that did not begin before")
             else:
                 record, position = self._continue(self._begun, segment, stream)
                 if record is not None:
@@ -183,14 +179,14 @@ class RecordReader:
         if self._begun is None and self.last is not None and self.last.end < segment.name.end:
             fault = segment.pages.fault
             detail, reason = _why(fault)
-            raise _Stop(self.last.end, segment.pages.good, detail, reason)
+            raise _Stop(self.last.end, detail, reason)
 
     def _enter_at_start(self, segment: Segment) -> tuple[Stream, int]:
         pages = segment.pages
         page = (self.start - segment.name.start) // pages.header.block_size
         if page >= pages.good:
             detail, reason = _why(pages.fault)
-            raise _Stop(self.start, pages.good, detail, reason)
+            raise _Stop(self.start, detail, reason)
         stream = Stream(segment, page)
         position = stream.position(self.start)
         if position is None or (position == 0 and pages.remaining[page]):
@@ -205,7 +201,7 @@ class RecordReader:
         pages = segment.pages
         if not pages.overwrites(0) and pages.remaining[0] != begun.missing:
             detail = f"{pages.remaining[0]} bytes continue in {segment.name}, not {begun.missing}"
-            raise _Stop(begun.lsn, 0, detail)
+            raise _Stop(begun.lsn, detail)
         for page in range(min(stream.page_of(begun.missing) + 1, pages.good)):
             if pages.overwrites(page) and stream.page_start(page) < begun.missing:
                 position = stream.page_start(page)
@@ -217,7 +213,7 @@ class RecordReader:
         begun.missing -= len(piece)
         if begun.missing:
             if pages.fault is not None:
-                raise _Stop(begun.lsn, pages.good, pages.fault.detail)
+                raise _Stop(begun.lsn, pages.fault.detail)
             return None, stream.size
         self._begun = None
         record = self._join(begun, stream.end_lsn(len(piece)), segment)
@@ -232,10 +228,14 @@ class RecordReader:
         major = segment.pages.header.major
         record = Record(begun.lsn, end, prev, xid, code >> 8, code & 0xFF, total, crc, major, buffer, 0)
         if prev != self._previous and (self._previous is not None or prev >= begun.lsn):
-            raise _Stop(begun.lsn, 0, f"xl_prev is {Lsn(prev)}, expected {_show(self._previous)}")
-        if (self._previous is None or not segment.complete) and not record.crc_is_right():
-            raise _Stop(begun.lsn, 0, "wrong checksum")
+            raise _Stop(begun.lsn, f"xl_prev is {Lsn(prev)}, expected {_show(self._previous)}")
+        if self._must_verify(segment) and not record.crc_is_right():
+            raise _Stop(begun.lsn, "wrong checksum")
         return record
+
+    def _must_verify(self, segment: Segment) -> bool:
+        """Whether the next record's checksum is computed."""
+        return not segment.complete or (self._previous is None and not self._trust_start)
 
     def _walk(self, segment: Segment, stream: Stream, position: int) -> Iterator[Record]:  # noqa: C901
         """The records that begin in this segment, from position on. The one loop that must be fast, so in one piece."""
@@ -245,17 +245,17 @@ class RecordReader:
         page = stream.page_of(position)
         edge, shift = stream.page_start(page + 1), stream.shift(page)
         previous, last = self._previous, -1
-        verify = previous is None or not segment.complete
+        verify = self._must_verify(segment)
         try:
             while position < size:
                 if position >= edge:
                     page, edge, shift = page + 1, edge + payload, shift + SHORT_HEADER_SIZE
                     if remaining[page]:
-                        raise _Stop(position + shift, page, f"page {page} continues a record that ended before")
+                        raise _Stop(position + shift, f"page {page} continues a record that ended before")
                 total, xid, prev, code, crc = unpack(body, position)
                 lsn = position + shift
                 if prev != previous or total < RECORD_HEADER_SIZE:
-                    _suspect(stream, position, lsn, page, previous)
+                    _suspect(stream, position, lsn, previous)
                 following = position + total
                 if following > edge:
                     crossed = self._cross(stream, page, position, lsn, total)
@@ -275,7 +275,7 @@ class RecordReader:
                     record = Record(lsn, end, prev, xid, code >> 8, code & 0xFF, total, crc, major, body, position)
                     if verify:
                         if not record.crc_is_right():
-                            raise _Stop(lsn, page, "wrong checksum")
+                            raise _Stop(lsn, "wrong checksum")
                         verify = not segment.complete
                     if kind & _YIELD or end >= from_lsn:
                         yield record
@@ -294,13 +294,13 @@ class RecordReader:
         pages = stream.pages
         following = position + total
         if total > MAX_RECORD_SIZE:
-            raise _Stop(lsn, page, f"length {total}")
+            raise _Stop(lsn, f"length {total}")
         at = stream.page_start(page + 1)
         while at < following:
             page += 1
             if page >= pages.good:
                 if pages.fault is not None:
-                    raise _Stop(lsn, page - 1, pages.fault.detail)
+                    raise _Stop(lsn, pages.fault.detail)
                 self._begun = _Begun(lsn, total, [stream.body[position : stream.size]], following - stream.size)
                 return _CONTINUES_BEHIND
             if pages.overwrites(page):
@@ -308,7 +308,7 @@ class RecordReader:
                 return -page
             if pages.remaining[page] != following - at:
                 detail = f"{pages.remaining[page]} bytes continue on page {page}, not {following - at}"
-                raise _Stop(lsn, page - 1, detail)
+                raise _Stop(lsn, detail)
             at += stream.payload
         return page
 
@@ -323,15 +323,15 @@ def _show(lsn: int | None) -> str:
     return "less" if lsn is None else str(Lsn(lsn))
 
 
-def _suspect(stream: Stream, position: int, lsn: int, page: int, previous: int | None) -> None:
+def _suspect(stream: Stream, position: int, lsn: int, previous: int | None) -> None:
     """A header that does not follow the one before: raise _Stop, unless it is only cut by the end of the segment."""
     total, _, prev, _, _ = RECORD_HEADER.unpack_from(stream.body, position)
     if total < RECORD_HEADER_SIZE:
         zero = total == 0 and not stream.body[position:].strip(b"\0")
-        raise _Stop(lsn, page, "zero bytes" if zero else f"length {total}", "zero" if zero else "invalid")
+        raise _Stop(lsn, "zero bytes" if zero else f"length {total}", "zero" if zero else "invalid")
     cut = position + RECORD_HEADER_SIZE > stream.size
     if not cut and (previous is not None or prev >= lsn):
-        raise _Stop(lsn, page, f"xl_prev is {Lsn(prev)}, expected {_show(previous)}")
+        raise _Stop(lsn, f"xl_prev is {Lsn(prev)}, expected {_show(previous)}")
 
 
 def _require_overwrite(stream: Stream, position: int, lsn: int, page: int) -> None:
@@ -341,4 +341,4 @@ def _require_overwrite(stream: Stream, position: int, lsn: int, page: int) -> No
         data = stream.record(position).main_data()
         if int.from_bytes(data[:8], "little") == lsn:
             return
-    raise _Stop(lsn, page - 1, f"page {page} says that the record was written over, but names another")
+    raise _Stop(lsn, f"page {page} says that the record was written over, but names another")

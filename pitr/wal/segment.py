@@ -157,6 +157,7 @@ def _read_tail(segment: Segment) -> tuple[bool, Lsn | None, frozenset[int]]:
         name.size_bytes,
         selection=Selection(BEGINS_TIMELINE),
         until=name.end,
+        trust_start=True,
     )
     begun = frozenset(begun_timeline(record) for record in reader)
     end, last = reader.end, reader.last
