@@ -25,7 +25,7 @@ from pitr.store.ranges import behind_the_end, checked_range
 
 TEMPORARY = "~tmp"
 STALE_AFTER_S = 86400.0
-READ_BYTES = 1 << 20
+READ_BYTES = 256 << 10
 PLACE_ATTEMPTS = 100
 """How often a put makes its directory anew when others keep removing it as empty."""
 
