@@ -54,9 +54,10 @@ class ArchivedWal:
         """The highest archived segment that its history owns; None when there is none at all."""
         found: SegmentName | None = None
         for timeline in history.timelines:
+            first_owned = int(history.begin_of(timeline)) // self.segment_size
             for run in self.runs.get(timeline, ()):
                 number = min(run.last, self._last_owned(history, timeline))
-                if number >= run.first and (found is None or number > found.number):
+                if number >= max(run.first, first_owned) and (found is None or number > found.number):
                     found = SegmentName(timeline, number, self.segment_size)
         return found
 
