@@ -6,12 +6,14 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from pitr.archive.wal_status import wal_status
 from pitr.pg.segments import SegmentName
+from pitr.pg.server import connect
 from pitr.repo.names import HistoryNames
 from pitr.repo.repository import Repository, create_repository, open_repository
 from pitr.store import StoreSettings, open_store
@@ -354,3 +356,39 @@ def test_archive_and_recover_through_s3(s3_server: S3Endpoint, cluster_factory: 
     recovery = recover(Site(primary, tmp_path, base, names), tmp_path / "data", fetch)
     assert recovery.outcome == "promoted", recovery.log
     assert recovery.cluster.value("SELECT count(*) FROM t") == 100
+
+
+class TestStatus:
+    def test_a_server_that_archives_with_pitr(self, site: Site) -> None:
+        with connect(site.primary.conninfo(), "test") as connection:
+            status = wal_status(
+                site.repository, "shop", connection, data_directory=site.primary.data_directory, rpo=timedelta(hours=1)
+            )
+        assert status.archiver is not None
+        assert status.archiver.is_ours
+        assert (status.archiver.waiting, status.archiver.failing, status.warnings) == (0, False, ())
+        (timeline,) = status.timelines
+        assert timeline.last == str(segments(site)[-1])
+        assert status.archiver.last_archived == timeline.last
+
+    def test_a_server_whose_archiving_fails(self, cluster_factory: ClusterFactory, tmp_path: Path) -> None:
+        conf = {"archive_mode": "on", "archive_command": "false"}
+        cluster = cluster_factory(segment_size_mb=1, conf=conf).start()
+        cluster.sql("CREATE TABLE t AS SELECT 1 AS i")
+        name = cluster.switch_wal()
+        wait_until(lambda: cluster.value("SELECT failed_count FROM pg_stat_archiver") > 0, what="a failure")
+        with connect(cluster.conninfo(), "test") as connection:
+            status = wal_status(
+                make_repository(tmp_path / "repo"),
+                "shop",
+                connection,
+                data_directory=cluster.data_directory,
+                rpo=timedelta(0),
+            )
+        assert status.archiver is not None
+        assert (status.archiver.failing, status.archiver.is_ours, status.archiver.oldest_unarchived) == (
+            True,
+            False,
+            name,
+        )
+        assert len(status.warnings) == 4, status.warnings
