@@ -20,6 +20,7 @@ from pitr.store.s3_client import make_client
 from pitr.store.s3_delete import delete_keys
 from pitr.store.s3_errors import s3_errors, status_of
 from pitr.store.s3_list import Page, listed
+from pitr.store.s3_parts import with_resends
 from pitr.store.s3_put import S3Writer
 from pitr.store.s3_read import OutOfRange, RangedRead
 from pitr.store.settings import S3Settings
@@ -113,13 +114,21 @@ class S3Store:
 
     def _pages(self, prefix: str, start: str) -> Iterator[Page]:
         options: dict[str, Any] = {"StartAfter": self._prefix + start} if start else {}
-        while True:
+
+        def ask(_attempt: int) -> dict[str, Any]:
             with s3_errors(self._what("list", self._prefix + prefix), self._bucket):
-                page = self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix + prefix, **options)
+                answer: dict[str, Any] = self._client.list_objects_v2(
+                    Bucket=self._bucket, Prefix=self._prefix + prefix, **options
+                )
+            return answer
+
+        page = ask(0)
+        while True:
             yield [self._listed(entry) for entry in page.get("Contents", []) if is_name(self._name(entry))]
             if not page.get("IsTruncated"):
                 return
             options["ContinuationToken"] = page["NextContinuationToken"]
+            page = with_resends(ask)  # the first failure of a listing is the caller's, those in its middle are not
 
     def _name(self, entry: dict[str, Any]) -> str:
         return str(entry["Key"]).removeprefix(self._prefix)

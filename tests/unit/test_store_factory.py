@@ -90,7 +90,7 @@ def by_directory(name: str) -> list[str]:
 def test_listing_is_in_order_or_refused(
     names: set[str], after: str, cut: int, by_tree: bool, page_size: int, prefix_length: int
 ) -> None:
-    """Whatever order a server has: nothing left out, nothing out of order; at worst an error."""
+    """Whatever order a server has: nothing out of order, and nothing left out without an error."""
     server = sorted(names, key=by_directory) if by_tree else sorted(names)
     prefix = after[:prefix_length] if cut % 2 else ""
     wanted = sorted(name for name in names if name.startswith(prefix) and name > after)
@@ -107,7 +107,8 @@ def test_listing_is_in_order_or_refused(
         got.extend(info.name for info in listed(pages, prefix, after))
     except StoreError:
         assert by_tree
-        assert got == wanted[: len(got)]
+        assert got == sorted(got)
+        assert set(got) <= set(wanted)
     else:
         assert got == wanted
 

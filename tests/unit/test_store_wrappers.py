@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
 
-from pitr.core.errors import NoSpace, ObjectExists, ObjectNotFound, StoreDenied, StoreUnavailable
-from pitr.store import Counting, MemoryStore, ReadOnly, Retrying, RetryPolicy, Throttled, TokenBucket
+from pitr.core.errors import NoSpace, ObjectExists, ObjectNotFound, StoreDenied, StoreError, StoreUnavailable
+from pitr.store import Counting, MemoryStore, ObjectInfo, ReadOnly, Retrying, RetryPolicy, Throttled, TokenBucket
+from pitr.store.s3_list import Page, listed
 from tests.support.faulty_store import FaultyStore
 
 
@@ -237,3 +239,25 @@ def test_faulty_store_fails_the_nth_operation() -> None:
     store.put("c", [b"x"])
     assert [info.name for info in memory.list("")] == ["a", "c"]
     assert store.operations == [("put", "a"), ("put", "b"), ("put", "c")]
+
+
+def test_list_that_breaks_on_a_server_of_another_order_is_an_error(time: FakeTime) -> None:
+    """It yields a/x, breaks, and has a-b behind it: going on behind a/x would lose a-b without a word."""
+
+    class TreeOrder(MemoryStore):
+        broken = False
+
+        def list(self, prefix: str, *, after: str = "") -> Iterator[ObjectInfo]:
+            return listed(self.pages, prefix, after)
+
+        def pages(self, start: str) -> Iterator[Page]:
+            for name in ("a/x", "a-b", "b"):
+                if name == "a-b" and not self.broken:
+                    self.broken = True
+                    raise StoreUnavailable("page")
+                if name > start or (name == "a-b" and start == "a/x"):
+                    yield [ObjectInfo(name, 1, datetime(2026, 1, 1, tzinfo=UTC))]
+
+    with pytest.raises(StoreError, match="out of order"):
+        list(retrying(TreeOrder(), time).list(""))
+    assert time.slept == [1]
