@@ -76,6 +76,9 @@ class Demo:
         if data not in self.started:
             self.started.append(data)
 
+    def restart(self) -> None:
+        self.program("pg_ctl", "-D", str(self.data), "-l", str(self.data) + ".log", "-m", "fast", "-w", "restart")
+
     def stop(self, data: Path) -> None:
         subprocess.run(
             [self.tools.path("pg_ctl"), "-D", str(data), "-m", "immediate", "-w", "stop"], capture_output=True
@@ -117,7 +120,7 @@ def story(demo: Demo, repository: str) -> None:
     say("3. PostgreSQL archives its WAL there from now on")
     demo.pitr("wal", "configure", "--apply", "--yes")
     note("archive_mode needs a restart:")
-    demo.program("pg_ctl", "-D", str(demo.data), "-m", "fast", "-w", "restart")
+    demo.restart()
 
     say("4. The nightly base backup")
     demo.pitr("backup", "base")
@@ -133,7 +136,9 @@ def story(demo: Demo, repository: str) -> None:
         live.execute("DROP TABLE pgbench_accounts CASCADE")
         note("DROP TABLE pgbench_accounts CASCADE")
         live.execute("CREATE TABLE written_after_the_damage AS SELECT 1 AS x")
-        live.execute("SELECT pg_switch_wal()")
+        segment = one(live, "SELECT pg_walfile_name(pg_switch_wal())")
+        archived = f"SELECT coalesce(last_archived_wal >= '{segment}', false) FROM pg_stat_archiver"
+        wait_for(lambda: one(live, archived) is True, f"archiving {segment}")
     demo.pitr("status")
 
     say("7. Restored to the moment before, beside the live cluster")

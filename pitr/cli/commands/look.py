@@ -112,9 +112,10 @@ def render_status(result: Statuses) -> Iterator[str]:
         yield f"cluster {status.cluster} in {status.repository}: {system}"
         for timeline in status.timelines:
             for window in timeline.windows:
+                count = len(window.backups)
                 yield (
                     f"  timeline {timeline.timeline}: from {moment(window.from_time)} ({window.from_lsn}) "
-                    f"to the archived end at {window.to_lsn}, {len(window.backups)} backups"
+                    f"to the archived end at {window.to_lsn}, {count} backup{'s' if count > 1 else ''}"
                 )
             yield from (f"  timeline {timeline.timeline}: missing {gap}" for gap in timeline.gaps)
         if status.newest_backup is not None and status.newest_backup_age is not None:
