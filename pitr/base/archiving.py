@@ -87,7 +87,8 @@ class WalArchive:
         current = SegmentName.containing(history.timeline, self._position(), size)
         if current.number > 0:
             before = current.number - 1
-            if self._is_archived(SegmentName(history.owner(before, size), before, size)):
+            works = self._facts.is_standby or not archiver_state(self._connection).failing
+            if works and self._is_archived(SegmentName(history.owner(before, size), before, size)):
                 return
         wanted = current.previous() if self._facts.is_standby and current.number > 0 else self._switch(history.timeline)
         wanted = wanted.at_timeline(history.owner(wanted.number, size))
