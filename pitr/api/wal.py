@@ -11,7 +11,6 @@ from pitr.api.opening import open_repo
 from pitr.archive.remote import Remote
 from pitr.config.settings import RepoSettings, Settings
 from pitr.core.events import Report, silent
-from pitr.pg.control import CONTROL_FILE
 
 if TYPE_CHECKING:
     from pitr.archive.fetch import FetchOutcome, RetryPolicy
@@ -64,14 +63,13 @@ def wal_fetch(
     """
     from pitr.archive.fetch import FetchRequest, RetryPolicy, fetch_file
 
-    here = Path.cwd()
     request = FetchRequest(
         cluster=settings.cluster.name,
         name=name,
         dest=dest,
         chain=chain,
         until=until,
-        data_directory=here if (here / CONTROL_FILE).exists() else None,
+        data_directory=Path.cwd(),
         system_id=system_id,
         retry=retry or RetryPolicy(),
     )

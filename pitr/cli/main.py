@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from typing import NoReturn
@@ -10,29 +11,38 @@ from typing import NoReturn
 def entry() -> NoReturn:
     """The program ``pitr``."""
     _fill_standard_descriptors()
+    from pitr.cli.walcmd import wal_action
+
+    argv = sys.argv[1:]
+    action = wal_action(argv)
+    if action is not None and "--help" not in argv:
+        # Not by way of the interpreter's end: it turns a full disk below stderr into status 120, "no such file".
+        os._exit(_run_wal(action, argv))
     try:
-        code = _run(sys.argv[1:])
+        from pitr.cli.app import run
+
+        code = run(argv)
     except KeyboardInterrupt:  # before the signal handlers were in place
         code = 130
     sys.exit(code)
 
 
-def _run(argv: list[str]) -> int:
-    from pitr.cli.walcmd import FETCH_STOP, wal_action
+def _run_wal(action: str, argv: list[str]) -> int:
+    """What PostgreSQL runs. Whatever fails, a broken installation too, a fetch does not end as "no such file"."""
+    code = 200 if action == "fetch" else 1
+    try:
+        from pitr.cli.walrun import run
 
-    action = wal_action(argv)
-    if action is not None and "--help" not in argv:
-        try:
-            from pitr.cli.walrun import run as run_wal
-        except Exception:  # noqa: BLE001 - a broken installation must not look like "no such file"
+        code = run(argv)
+    except BaseException:  # noqa: BLE001 - as above
+        with contextlib.suppress(BaseException):
             import traceback
 
             traceback.print_exc()
-            return FETCH_STOP if action == "fetch" else 1
-        return run_wal(argv)
-    from pitr.cli.app import run
-
-    return run(argv)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(BaseException):
+            stream.flush()
+    return code
 
 
 def _fill_standard_descriptors() -> None:

@@ -6,6 +6,7 @@ whatever goes wrong around it is 200 (on a standby, which may not hear more than
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import traceback
 from collections.abc import Sequence
@@ -40,7 +41,7 @@ def run(argv: Sequence[str]) -> int:
         write_error(error)
         return _failed(argv, error)
     except Exception as error:  # noqa: BLE001 - the last resort: whatever is not a PitrError is a bug
-        traceback.print_exc()
+        _say(traceback.format_exc())
         write_error(PitrError(f"internal error: {type(error).__name__}: {error}", hint=_BUG_HINT))
         return _failed(argv, None)
 
@@ -151,7 +152,7 @@ class _Log:
         if self._held is not None:
             self._held.append(line)
         else:
-            sys.stderr.write(line)
+            _say(line)
 
     def verbose(self, text: str) -> None:
         if self._verbose:
@@ -159,7 +160,7 @@ class _Log:
 
     def release(self) -> None:
         for line in self._held or ():
-            sys.stderr.write(line)
+            _say(line)
         self._held = None
 
 
@@ -167,7 +168,13 @@ def write_error(error: PitrError) -> None:
     """``error:``, ``detail:``, ``hint:``, a line each."""
     for name, text in (("error", error.message), ("detail", error.detail), ("hint", error.hint)):
         if text:
-            sys.stderr.write(f"{name}: {redact(text)}\n")
+            _say(f"{name}: {redact(text)}\n")
+
+
+def _say(text: str) -> None:
+    """To stderr. A log that cannot be written (closed, a full disk) must not change what the server is told."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        sys.stderr.write(text)
 
 
 def _print_json(schema: str, log: _Log, result: dict[str, object]) -> None:
