@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from pitr.base.request import BaseBackupResult
-from pitr.core.errors import ConfigError, HistoryMismatch, Locked, WalGap
+from pitr.core.errors import ConfigError, HistoryMismatch, Locked, PrivilegeMissing, WalGap
 from pitr.core.events import Advanced, Event, Message, PhaseEnded, PhaseStarted
 from pitr.pg.lsn import Lsn
 from pitr.pg.segments import SegmentName
@@ -428,6 +428,22 @@ def test_unreadable_database_and_configuration_are_warnings(backed: Backed, tmp_
     maps = load_relation_maps(backed.repository, backed.manifest(result))
     assert maps is not None
     assert set(maps.unread) == {"closed"}
+
+
+def test_a_role_with_just_the_needed_privileges(backed: Backed) -> None:
+    cluster = backed.cluster
+    backed.backup()  # so that a finished segment is archived: switching would be one more privilege
+    cluster.sql("CREATE ROLE keeper LOGIN")
+    role = cluster.conninfo(user="keeper")
+    with pytest.raises(ConfigError, match="the data directory is not known"):
+        backed.backup(conninfo=role)
+    cluster.sql("GRANT pg_read_all_settings TO keeper")
+    with pytest.raises(PrivilegeMissing) as caught:
+        backed.backup(conninfo=role)
+    assert "GRANT EXECUTE ON FUNCTION pg_backup_start" in str(caught.value.hint)
+    cluster.sql("GRANT EXECUTE ON FUNCTION pg_backup_start, pg_backup_stop TO keeper")
+    result = backed.backup(conninfo=role)
+    assert (result.exit_code, result.warnings) == (0, ())
 
 
 def test_links_and_sockets_in_the_data_directory(backed: Backed, tmp_path: Path) -> None:
