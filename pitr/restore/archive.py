@@ -47,7 +47,8 @@ class Archive:
         return self.segment_at(segment.end)
 
     def first_behind(self, segment: SegmentName) -> SegmentName | None:
-        """The lowest archived segment of this history that comes after ``segment``; one directly behind counts too."""
+        """The lowest archived segment that shows that the archive goes on behind ``segment``: a later one of this
+        history, or, where a timeline's first segment is missing, its parent's version, alike up to the switch."""
         found: list[SegmentName] = []
         for timeline in self.history.timelines:
             first = SegmentName(timeline, segment.number + 1, self.segment_size)
@@ -58,7 +59,20 @@ class Archive:
                 end = self.history.end_of(timeline)
                 if end is not None and archived.segment.start > end:
                     break
+        found += self._of_parents(self.following(segment))
         return min(found, key=lambda each: each.number, default=None)
+
+    def _of_parents(self, missing: SegmentName) -> list[SegmentName]:
+        """The same segment, or a part of it, of the timelines before: then its content did exist, up to the switch."""
+        if self.history.begin_of(missing.timeline) < missing.start:
+            return []  # no part of it is shared
+        found = []
+        for timeline in self.history.timelines[: self.history.timelines.index(missing.timeline)]:
+            same = missing.at_timeline(timeline)
+            prefix = self.names.wal_directory(same) + str(same)
+            if next(self.repository.store.list(prefix), None) is not None:
+                found.append(same)
+        return found
 
     def partial(self, segment: SegmentName) -> bytes | None:
         """The longest stored partial of an unfinished segment."""

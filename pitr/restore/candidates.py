@@ -51,10 +51,13 @@ def choose_history(
 ) -> tuple[History, tuple[str, ...]]:
     """The history to recover along, and warnings.
 
-    With ``timeline``, that one. Without: the highest timeline that has WAL in the archive and descends from the newest
-    backup, so the one on which the cluster went on after its last promotion. A timeline that left the backup's before
-    the backup ended (a copy that was promoted, while production went on) is never chosen by itself. Other timelines
-    that descend from the backup are named in a warning. PostgreSQL always gets the number, never "latest".
+    With ``timeline``, that one. Without: the highest timeline of which the archive has a history file and that descends
+    from the newest backup, so the one on which the cluster went on after its last promotion. Whether its WAL is there
+    does not matter here: falling back to the timeline that was left would replay an abandoned history.
+
+    A timeline that left the backup's before the backup ended (a copy that was promoted, while production went on) is
+    never chosen by itself. Other timelines that descend from the backup are named in a warning. PostgreSQL always gets
+    the number, never "latest".
     """
     if timeline is not None:
         return _history(repository, names, timeline), ()
@@ -67,7 +70,7 @@ def choose_history(
             history = get_history(repository, names, number)
         except ObjectNotFound:
             continue
-        if is_on(history, newest) and _has_wal(repository, names, number, segment_size):
+        if is_on(history, newest):
             descending.append(history)
     if not descending:
         return own, ()
@@ -97,10 +100,6 @@ def goes_on(repository: Repository, names: HistoryNames, history: History, timel
         archived.segment.start >= end
         for archived in list_segments(repository, names, timeline, segment_size, first=first)
     )
-
-
-def _has_wal(repository: Repository, names: HistoryNames, timeline: int, segment_size: int) -> bool:
-    return next(list_segments(repository, names, timeline, segment_size), None) is not None
 
 
 def _history(repository: Repository, names: HistoryNames, timeline: int) -> History:

@@ -102,8 +102,7 @@ class Resolver:
                 window = self._window(self._backups[0])
                 return self._finish(window, ImmediateTarget(window.stop), target)
             case TargetLsn(lsn, inclusive):
-                window = self._window(self._newest_stopped_by(lsn, target))
-                return self._finish(window, LsnTarget(lsn, inclusive), target)
+                return self._lsn(LsnTarget(lsn, inclusive), target)
             case TargetTime():
                 return self._time(target)
             case TargetXid(xid, inclusive):
@@ -112,6 +111,14 @@ class Resolver:
                 return self._name(NameTarget(name), target)
 
     # One kind of target each
+
+    def _lsn(self, wanted: LsnTarget, target: TargetLsn) -> Resolution:
+        """Before a record that is not there, but would begin where the archive ends, is after the last record."""
+        window = self._window(self._newest_stopped_by(wanted.lsn, target))
+        found = self._scan(window, wanted)
+        if found.resolved is None and not wanted.inclusive and found.end is not None and wanted.lsn <= found.end.lsn:
+            return self._finish(window, LatestTarget(), target)
+        return self._finish(window, wanted, target)
 
     def _time(self, target: TargetTime) -> Resolution:
         if target.moment.tzinfo is None:
@@ -214,7 +221,7 @@ class Resolver:
                 hint='"pitr wal status" shows gaps; another backup may do: "pitr list"',
             )
         behind = archive.first_behind(last)
-        if behind is not None and behind.number == last.number + 1:
+        if behind == archive.following(last):
             behind = None  # archived just now
         window = _Window(manifest, last, behind)
         self._windows[manifest.id] = window
@@ -252,6 +259,8 @@ class Resolver:
 
     def _finish(self, window: _Window, wanted: Target, asked: RecoveryTarget) -> Resolution:
         found = self._scan(window, wanted)
+        if isinstance(asked, Latest):
+            self._require_begun(window)
         if found.resolved is None or (isinstance(asked, Latest) and window.behind is not None):
             raise self._beyond(window, found, asked)
         resolved = found.resolved
@@ -278,6 +287,21 @@ class Resolver:
             warnings=tuple(warnings),
         )
 
+    def _require_begun(self, window: _Window) -> None:
+        """The end of the archive lies on the history's own timeline, not where an older one was about to be left."""
+        history = self._archive.history
+        if window.last.timeline == history.timeline:
+            return
+        begin = history.begin_of(history.timeline)
+        parent = history.timelines[-2]
+        raise WalGap(
+            f"WAL segment {self._archive.following(window.last)} is missing on the way to timeline {history.timeline}",
+            detail=f"timeline {history.timeline} left timeline {parent} at {begin}; "
+            f"what timeline {parent} wrote behind that is another history",
+            hint=f'wait if it is being archived ("pitr wal status"); '
+            f"--timeline {parent} --lsn {begin} --exclusive restores up to where timeline {history.timeline} began",
+        )
+
     def _beyond(self, window: _Window, found: ScanResult, asked: RecoveryTarget) -> PitrError:
         missing = self._archive.following(window.last)
         end = found.end.lsn if found.end is not None else window.last.end
@@ -286,10 +310,15 @@ class Resolver:
         if last is not None:
             reachable += f", last transaction {last.xid} at {show(last.time)}"
         if window.behind is not None:
+            if window.behind.number == missing.number:
+                switch = self._archive.history.begin_of(missing.timeline)
+                hint = f"--timeline {window.behind.timeline} --lsn {switch} --exclusive restores up to the switch"
+            else:
+                hint = f"--lsn {end} --exclusive stops before the gap"
             return WalGap(
                 f"WAL segment {missing} is missing on the way to {describe(asked)}",
                 detail=f"{window.behind} behind it is there; {reachable}",
-                hint=f'wait if it is being archived ("pitr wal status"); --lsn {end} --exclusive stops before the gap',
+                hint=f'wait if it is being archived ("pitr wal status"); {hint}',
             )
         return TargetUnreachable(
             f"{describe(asked)} lies beyond the archive" if not isinstance(asked, TargetTime) else _no_later(asked),

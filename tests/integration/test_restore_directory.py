@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -11,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from pitr.core.errors import HistoryMismatch, OverwriteRefused, PitrError, TargetUnreachable, UsageError
+from pitr.core.errors import HistoryMismatch, OverwriteRefused, PitrError, TargetUnreachable, UsageError, WalGap
 from pitr.pg.control import CONTROL_FILE
-from pitr.restore import Immediate, Latest, TargetName, TargetXid
+from pitr.pg.lsn import Lsn
+from pitr.restore import Immediate, Latest, TargetLsn, TargetName, TargetXid
 from pitr.restore.destination import MARKER
 from tests.support.archive import PROGRAM
 from tests.support.cluster import Cluster, wait_until
@@ -395,6 +397,18 @@ def test_timelines(tmp_path: Path) -> None:
         with pytest.raises(HistoryMismatch, match="not on timeline 2") as caught:
             source.plan(tmp_path / "x", TargetName("only on 1"))
         assert caught.value.hint == "--timeline 1"
+
+        # timeline 2's first segment is lost, timeline 1 has one of that number: refused, and never replayed instead
+        victims = sorted((source.directory / "repository").rglob("00000002????????????????"))
+        for victim in victims:
+            victim.unlink()
+        with pytest.raises(WalGap, match=victims[0].name) as gap:
+            source.plan(tmp_path / "x", Latest())
+        switch = re.search(r"--timeline 1 --lsn (\S+) --exclusive", str(gap.value.hint))
+        assert switch is not None
+        source.restore(tmp_path / "switch", TargetLsn(Lsn.parse(switch[1]), inclusive=False), timeline=1)
+        up_to_switch = source.recover(tmp_path / "switch")
+        assert up_to_switch.cluster.value(STATE) == kept.state, up_to_switch.log
     finally:
         source.discard()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -63,6 +64,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
             second = source.backup()
         moments.append(source.step(f"INSERT INTO events VALUES ({9000 + number}, 'moment {number}')"))
         cluster.sql(f"SELECT pg_create_restore_point('moment {number}')")
+    source.archived()
     for _ in range(2):
         cluster.sql("SELECT pg_create_restore_point('twice')")
     with cluster.connect(autocommit=False) as connection:
@@ -208,6 +210,12 @@ def test_a_hole_is_named_and_what_lies_before_it_restores(copied: Story, tmp_pat
     for target in (TargetXid(copied.moments[3].xid), Latest(), TargetTime(copied.moments[3].time)):
         text = refused(copied, tmp_path, WalGap, target)
         assert last in text
+    hint = re.search(r"--lsn (\S+) --exclusive stops before the gap", refused(copied, tmp_path, WalGap, Latest()))
+    assert hint is not None
+    to_the_gap = source.plan(tmp_path / "copy", TargetLsn(Lsn.parse(hint[1]), inclusive=False))
+    assert to_the_gap.target is not None
+    assert to_the_gap.target.inclusive
+    assert to_the_gap.target.until < last
     assert source.plan(tmp_path / "copy", TargetXid(after.xid)).target == plan.target
 
 
