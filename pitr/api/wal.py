@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _PUSH_RETRY = timedelta(seconds=60)
 """PostgreSQL tries again by itself, and a shutdown waits for the command."""
+_FETCH_TOTAL_S = 120.0
+"""Of all looks together, before PostgreSQL is told to stop."""
 _FETCH_RETRY = timedelta(seconds=10)
 """The fetch itself looks again, at all repositories, by its own policy."""
 
@@ -30,6 +32,10 @@ def remotes(settings: Settings, retry: timedelta, report: Report = silent) -> li
 def _remote(repo: RepoSettings, retry: timedelta, report: Report) -> Remote:
     shorter = replace(repo, retry_deadline=min(repo.retry_deadline, retry))
     return Remote(repo.name, lambda: open_repo(shorter, report), required=repo.required)
+
+
+def _longest_retry(settings: Settings) -> float:
+    return max(repo.retry_deadline.total_seconds() for repo in settings.require_repos())
 
 
 def wal_push(settings: Settings, path: Path, *, report: Report = silent) -> PushResult:
@@ -71,6 +77,6 @@ def wal_fetch(
         until=until,
         data_directory=Path.cwd(),
         system_id=system_id,
-        retry=retry or RetryPolicy(),
+        retry=retry or RetryPolicy(total_s=min(_FETCH_TOTAL_S, _longest_retry(settings))),
     )
     return fetch_file(remotes(settings, _FETCH_RETRY, report), request, report=report)

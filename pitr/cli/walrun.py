@@ -92,7 +92,7 @@ def _fetch(command: WalCommand) -> int:
     log = _Log(command)
     retry = command.values.get("--retry-for")
     try:
-        policy = RetryPolicy() if retry is None else RetryPolicy(total_s=parse_duration(retry).total_seconds())
+        policy = None if retry is None else RetryPolicy(total_s=parse_duration(retry).total_seconds())
     except ValueError as error:
         raise UsageError(f"--retry-for: {error}") from error
     outcome = wal_fetch(

@@ -74,7 +74,10 @@ class RepoSettings:
     )
     compression_level: int = setting("count", "zstd level. Higher is smaller and slower.", 3, minimum=1, maximum=19)
     retry_deadline: timedelta = setting(
-        "duration", "How long an operation of the store is tried again before it fails.", timedelta(minutes=5)
+        "duration",
+        "How long an operation of the store is tried again before it fails. At most 1 min for wal push (PostgreSQL "
+        "tries again by itself), 2 min for wal fetch.",
+        timedelta(minutes=5),
     )
     max_upload_rate: int | None = setting("rate", "Bytes per second that one command sends. Default: unlimited.")
     max_download_rate: int | None = setting("rate", "Bytes per second that one command fetches. Default: unlimited.")

@@ -450,7 +450,10 @@ def recover_in(
     """
     cluster = Cluster.at(data_directory, major, settings=settings)
     cluster.launch()
-    outcome: Outcome = wait_until(lambda: _recovery_outcome(cluster), timeout, "the end of recovery")
+    try:
+        outcome: Outcome = wait_until(lambda: _recovery_outcome(cluster), timeout, "the end of recovery")
+    except AssertionError as error:
+        raise AssertionError(f"{error}\n{cluster.log[-4000:]}") from error
     return Recovery(outcome, cluster)
 
 

@@ -102,10 +102,10 @@ def start_archiving(site: Site) -> None:
     site.cluster.restart()
 
 
-def flip_byte(path: Path, offset: int) -> None:
-    """Change one byte of a file; a negative offset counts from the end."""
+def flip_byte(path: Path, offset: int | None = None) -> None:
+    """Change one byte of a file: at the offset, else in the middle."""
     data = bytearray(path.read_bytes())
-    data[offset] ^= 0x01
+    data[len(data) // 2 if offset is None else offset] ^= 0x01
     path.chmod(0o600)
     path.write_bytes(data)
 
