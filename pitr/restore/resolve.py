@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 from pitr.core.errors import (
     AmbiguousName,
@@ -21,9 +20,10 @@ from pitr.pg.lsn import Lsn
 from pitr.pg.segments import SegmentName
 from pitr.repo.manifest import BackupManifest
 from pitr.restore.archive import SCAN_PHASE, Archive, reading
+from pitr.restore.describe import boundary, describe, no_later, show
+from pitr.restore.dropped import excluded_drop, notes_on_drops
 from pitr.restore.elsewhere import timelines_with
 from pitr.restore.request import (
-    Boundary,
     Immediate,
     Latest,
     ProvenSegments,
@@ -48,8 +48,6 @@ from pitr.wal.targets import (
     XidTarget,
     resolve,
 )
-from pitr.wal.xact import TransactionEnd
-from pitr.wal.xlog import DatabaseDropped, TablespaceDropped
 
 _STATUS_HINT = '"pitr status" shows what can be reached'
 
@@ -279,8 +277,8 @@ class Resolver:
                 inclusive=resolved.inclusive,
                 timeline=archive.history.timeline,
                 until=str(last),
-                last_included=_boundary(resolved.last_included),
-                first_excluded=_boundary(resolved.first_excluded),
+                last_included=boundary(resolved.last_included),
+                first_excluded=boundary(resolved.first_excluded),
             ),
             segments=ProvenSegments(str(first), str(last), last.number - first.number + 1),
             facts=resolved.facts,
@@ -321,7 +319,7 @@ class Resolver:
                 hint=f'wait if it is being archived ("pitr wal status"); {hint}',
             )
         return TargetUnreachable(
-            f"{describe(asked)} lies beyond the archive" if not isinstance(asked, TargetTime) else _no_later(asked),
+            f"{describe(asked)} lies beyond the archive" if not isinstance(asked, TargetTime) else no_later(asked),
             detail=f"{reachable}, timeline {self._archive.history.timeline}; the next segment wanted is {missing}",
             hint="--latest restores all that is there; pg_switch_wal() on the live server brings the archive up to now",
         )
@@ -333,35 +331,17 @@ class Resolver:
 
         Raises TargetUnreachable when that would lose a commit that was asked for.
         """
-        dropped = [
-            half
-            for half in resolved.facts.half_done
-            # ALTER DATABASE SET TABLESPACE drops the old directory without an xid, behind its commit
-            if half.xid and any(isinstance(event, DatabaseDropped | TablespaceDropped) for event in half.events)
-        ]
-        if not dropped:
-            return resolved, []
-        first = min(dropped, key=lambda half: half.lsn)
-        kind = (
-            "DROP DATABASE" if any(isinstance(event, DatabaseDropped) for event in first.events) else "DROP TABLESPACE"
-        )
-        what = f"the {kind} of transaction {first.xid}, which began to remove files at {first.lsn}"
-        lost = resolved.last_included
-        if lost is not None and lost.lsn > first.lsn:
-            raise TargetUnreachable(
-                f"{describe(asked)} cannot be restored exactly: it lies behind {what}, and before its commit",
-                detail=f"transaction {lost.xid} committed in between, at {show(lost.time)} ({lost.lsn})",
-                hint=f"--lsn {first.lsn} --exclusive keeps what was dropped and loses what was committed after it; "
-                f"--xid {first.xid} includes the drop",
-            )
-        moved = self._scan(window, LsnTarget(first.lsn, inclusive=False)).resolved
+        drop = excluded_drop(resolved, asked)
+        if drop is None:
+            return resolved, notes_on_drops(resolved.facts)
+        moved = self._scan(window, LsnTarget(drop.lsn, inclusive=False)).resolved
         if moved is None or not reaches(moved, window.stop):
             raise TargetUnreachable(
-                f"{describe(asked)} cannot be restored: it lies behind {what}, and before its commit",
+                f"{describe(asked)} cannot be restored: it lies behind {drop.what}, and before its commit",
                 detail=f"backup {window.manifest.id} is consistent only behind it",
                 hint="choose an older backup, or a target behind the drop",
             )
-        return moved, [f"recovery stops at {first.lsn}, before {what}; no commit lies between there and the target"]
+        return moved, [f"recovery stops at {drop.lsn}, before {drop.what}; no commit lies between there and the target"]
 
     def _require_replayable(self, facts: Facts, window: _Window) -> None:
         if facts.wal_level_minimal is not None:
@@ -401,33 +381,3 @@ class Resolver:
 def reaches(resolved: Resolved, stop: Lsn) -> bool:
     """Whether everything up to ``stop`` is replayed when recovery ends there: else the backup is not consistent."""
     return (resolved.end_lsn if resolved.inclusive else resolved.lsn) >= stop
-
-
-def describe(target: RecoveryTarget) -> str:
-    match target:
-        case Latest():
-            return "the end of the archive"
-        case Immediate():
-            return "the end of the backup"
-        case TargetTime(moment, inclusive):
-            return show(moment) if inclusive else f"before {show(moment)}"
-        case TargetLsn(lsn, inclusive):
-            return str(lsn) if inclusive else f"before {lsn}"
-        case TargetXid(xid, inclusive):
-            return f"transaction {xid}" if inclusive else f"before transaction {xid}"
-        case TargetName(name):
-            return f'restore point "{name}"'
-
-
-def show(moment: datetime) -> str:
-    return str(moment.astimezone(UTC))
-
-
-def _no_later(asked: TargetTime) -> str:
-    return f"the archive has no transaction later than {show(asked.moment)}, so it may not reach that far"
-
-
-def _boundary(end: TransactionEnd | None) -> Boundary | None:
-    if end is None:
-        return None
-    return Boundary("commit" if end.committed else "abort", end.lsn, end.xid, end.time)

@@ -104,12 +104,17 @@ class FactsCollector:
                 self._facts = replace(facts, parameters=_highest(facts.parameters, event))
                 self._wal_level(event.wal_level == "minimal", event.lsn)
             case Checkpoint():
+                if not event.online:
+                    # No transaction outlives a shutdown or a crash but prepared ones, which drop no directories: what
+                    # is half done now stayed so on the source as well.
+                    self._open.clear()
                 self._wal_level(event.wal_level == "minimal", event.lsn)
                 if not event.full_page_writes:
                     self._full_page_writes_off(event.lsn)
             case FullPageWritesChange(on=False):
                 self._full_page_writes_off(event.lsn)
             case EndOfRecovery():
+                self._open.clear()
                 self._facts = replace(facts, promotions=(*facts.promotions, event))
             case _:
                 pass

@@ -430,6 +430,22 @@ def test_a_standby_follows(home: Home, tmp_path: Path) -> None:
         standby.discard()
 
 
+def test_a_moved_database_is_no_dropped_one(home: Home, tmp_path: Path) -> None:
+    cluster = home.source.cluster
+    cluster.sql("CREATE DATABASE moving")
+    cluster.sql("CREATE TABLE kept AS SELECT generate_series(1, 10) AS n", db="moving")
+    cluster.sql("ALTER DATABASE moving SET TABLESPACE space")
+    moment = home.source.step("INSERT INTO events VALUES (9700, 'moved')")
+    home.source.archived()
+    to, new = tmp_path / "copy", tmp_path / "space"
+    result = home.source.restore(to, TargetXid(moment.xid), tablespaces={"space": new})
+    assert not any("DROP" in warning for warning in result.warnings)
+    recovery = home.source.recover(to)
+    assert recovery.outcome == "paused", recovery.log
+    assert recovery.cluster.value("SELECT count(*) FROM kept", db="moving") == 10
+    recovery.cluster.discard()
+
+
 def test_errors_while_writing_say_how_to_go_on(home: Home, tmp_path: Path) -> None:
     to = tmp_path / "copy"
     packs = [path for path in (home.source.directory / "repository").rglob("pack/*") if path.is_file()]
