@@ -6,12 +6,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from pitr.core.errors import ManifestInvalid
-from pitr.repo.maps import HOLE, U32, U64, BackupMap, FileKind
+from pitr.repo.maps import HOLE, U32, U64, BackupMap, Extents, FileKind
 
 _JOB_BYTES = 8 << 20
 """Stored bytes that one job fetches by one request, about."""
+_FRAME_BITS, _OFFSET_BITS = 20, 24
+"""Of a sort key; a frame has at most 16 MiB (FORMAT.md of the codec)."""
+_CHECKED_AT_ONCE = 1 << 20
 _GAP_BYTES = 512 << 10
 """Stored bytes that are fetched for nothing rather than ask a second time."""
 
@@ -53,38 +57,62 @@ class Job:
 
 
 def slices_of(built: BackupMap) -> tuple[Slices, Holes]:
-    """Raises ManifestInvalid when an extent lies outside its frame."""
+    """Raises ManifestInvalid when an extent lies outside its frame.
+
+    Ten million extents pass through here: temporaries are few and short-lived.
+    """
     extents = built.extents
+    _require_inside_frames(built)
     counts = np.diff(built.extent_end, prepend=np.uint64(0)).astype(np.int64)
     owner = np.repeat(np.arange(built.file_count, dtype=np.uint32), counts)
-    unit = np.where(built.files["kind"] == FileKind.RELATION, built.block_size, 1).astype(np.uint64)[owner]
-    position = extents.first * unit
-    length = extents.count * unit
-    hole = extents.pack == HOLE
-    holes = Holes(owner[hole], position[hole], length[hole])
-    order = np.flatnonzero(~hole)
-    order = order[np.lexsort((extents.offset[order], extents.frame[order], extents.pack[order]))]
+    unit = np.where(built.files["kind"] == FileKind.RELATION, built.block_size, 1).astype(np.uint32)
+    hole = np.flatnonzero(extents.pack == HOLE)
+    holes = Holes(
+        owner[hole],
+        extents.first[hole] * unit[owner[hole]],
+        extents.count[hole].astype(np.uint64) * unit[owner[hole]],
+    )
+    order = _in_pack_order(extents)
     columns = Slices(
         owner[order],
-        position[order],
-        length[order].astype(np.uint32),
+        extents.first[order] * unit[owner[order]],
+        extents.count[order] * unit[owner[order]],
         extents.pack[order],
         extents.frame[order],
         extents.offset[order],
     )
-    _require_inside_frames(built, columns)
+    del owner, order
     return _joined(columns), holes
 
 
-def _require_inside_frames(built: BackupMap, columns: Slices) -> None:
+def _in_pack_order(extents: Extents) -> npt.NDArray[np.intp]:
+    """Indexes of the extents that are no holes, by pack, frame and offset."""
+    stored = np.flatnonzero(extents.pack != HOLE)
+    key = extents.pack[stored].astype(np.uint64)
+    key <<= np.uint64(_FRAME_BITS)
+    key += extents.frame[stored]
+    key <<= np.uint64(_OFFSET_BITS)
+    key += extents.offset[stored]
+    return stored[np.argsort(key, kind="stable")]
+
+
+def _require_inside_frames(built: BackupMap) -> None:
     bases = np.zeros(len(built.packs) + 1, np.int64)
     np.cumsum([len(pack.plain_lengths) for pack in built.packs], out=bases[1:])
     plain = np.concatenate([pack.plain_lengths for pack in built.packs]) if built.packs else np.empty(0, np.uint32)
-    index = bases[columns.pack] + columns.frame
-    if (index >= bases[columns.pack + 1]).any():
-        raise ManifestInvalid("the map of the backup names frames that its packs do not have")
-    if (columns.offset.astype(np.uint64) + columns.length > plain[index]).any():
-        raise ManifestInvalid("the map of the backup names bytes behind the end of a frame")
+    if len(plain) and (int(plain.max()) > 1 << _OFFSET_BITS or int(np.diff(bases).max()) > 1 << _FRAME_BITS):
+        raise ManifestInvalid("the map of the backup has frames or packs of an impossible size")
+    unit = np.where(built.files["kind"] == FileKind.RELATION, built.block_size, 1).astype(np.uint64)
+    for start in range(0, len(built.extents), _CHECKED_AT_ONCE):
+        part = built.extents.slice(start, start + _CHECKED_AT_ONCE)
+        owner = np.searchsorted(built.extent_end, np.arange(start, start + len(part)), side="right")
+        stored = part.pack != HOLE
+        pack, frame = part.pack[stored], part.frame[stored]
+        index = bases[pack] + frame
+        if (index >= bases[pack + 1]).any():
+            raise ManifestInvalid("the map of the backup names frames that its packs do not have")
+        if (part.offset[stored] + part.count[stored] * unit[owner[stored]] > plain[index]).any():
+            raise ManifestInvalid("the map of the backup names bytes behind the end of a frame")
 
 
 def _joined(columns: Slices) -> Slices:
@@ -97,6 +125,8 @@ def _joined(columns: Slices) -> Slices:
         & (columns.position[1:] == columns.position[:-1] + columns.length[:-1])
         & (columns.offset[1:] == columns.offset[:-1] + columns.length[:-1])
     )
+    if not follows.any():
+        return columns
     starts = np.concatenate((np.zeros(1, np.intp), np.flatnonzero(~follows) + 1))
     return Slices(
         columns.file[starts],
