@@ -22,7 +22,6 @@ from pitr.repo.manifest import (
     FORMAT,
     BackupManifest,
     DatabaseRecord,
-    ObjectRef,
     Parameters,
     ServerRecord,
     SwitchPoint,
@@ -32,7 +31,7 @@ from pitr.repo.manifest import (
 )
 from pitr.repo.mapfile import encode_map
 from pitr.repo.names import BackupNames
-from pitr.repo.objects import put_document, put_sealed, read_document
+from pitr.repo.objects import ObjectRef, put_document, put_sealed, read_document
 from pitr.repo.relations import FORMAT as RELATIONS_FORMAT
 from pitr.repo.relations import RelationMaps, dump_relations
 from pitr.repo.repository import Repository

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,6 +40,8 @@ def run(argv: Sequence[str]) -> int:
         write_error(error)
         return _failed(argv, error)
     except Exception as error:  # noqa: BLE001 - the last resort: whatever is not a PitrError is a bug
+        import traceback
+
         _say(traceback.format_exc())
         write_error(PitrError(f"internal error: {type(error).__name__}: {error}", hint=_BUG_HINT))
         return _failed(argv, None)

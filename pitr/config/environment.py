@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -69,11 +68,17 @@ def as_variable_text(key: Key, spelling: str, value: object) -> tuple[str, str |
     if isinstance(value, timedelta):
         return variable_of(spelling), f"{value.total_seconds():g}s"
     if isinstance(value, tuple):
-        return variable_of(spelling), shlex.join(value)
+        return variable_of(spelling), _joined(value)
     return variable_of(spelling), str(value)
 
 
 def _secret_text(source: SecretSource) -> str | None:
     if source.file is not None:
         return str(source.file)
-    return shlex.join(source.command) if source.command else None
+    return _joined(source.command) if source.command else None
+
+
+def _joined(words: Iterable[str]) -> str:
+    import shlex
+
+    return shlex.join(words)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,6 +62,8 @@ def spellings(section: str) -> dict[str, Key]:
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
+    import difflib  # for messages only
+
     matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return matches[0] if matches else None
 

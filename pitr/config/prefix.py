@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,11 +28,17 @@ def command_prefix(settings: Settings) -> list[str]:
                 hint=f"put it into a file and set {given.variable}_FILE, or write it to the configuration file",
             )
         variables.append(f"{given.variable}={given.value}")
-    argv = [shutil.which("env", path="/usr/bin:/bin") or "/usr/bin/env", *variables] if variables else []
+    argv = [_env_program(), *variables] if variables else []
     argv += program()
     if settings.location is not None:
         argv += ["--config", str(settings.location)]
     return [*argv, "--cluster", settings.cluster.name]
+
+
+def _env_program() -> str:
+    import shutil
+
+    return shutil.which("env", path="/usr/bin:/bin") or "/usr/bin/env"
 
 
 def program() -> list[str]:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pitr.core.errors import ConfigError, KeyUnavailable, PitrError
-from pitr.core.processes import run_tool
 from pitr.core.secrets import Secret, redact
 
 COMMAND_TIMEOUT_S = 60.0
@@ -35,6 +34,8 @@ class SecretSource:
             if not text:
                 raise self._failure(f"environment variable {self.variable} is not set", None)
             return Secret(text)
+        from pitr.core.processes import run_tool  # starting programs takes modules that wal push has no time for
+
         try:
             printed = run_tool(self.command, timeout_s=COMMAND_TIMEOUT_S).stdout
         except PitrError as error:

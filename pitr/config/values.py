@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -136,6 +135,8 @@ def _words(key: Key, raw: object, textual: bool, base: Path) -> tuple[str, ...]:
 
 def _command(raw: object) -> tuple[str, ...]:
     if isinstance(raw, str):
+        import shlex
+
         words = shlex.split(raw)
     elif isinstance(raw, list | tuple) and all(isinstance(item, str) for item in raw):
         words = list(raw)

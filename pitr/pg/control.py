@@ -227,10 +227,11 @@ def read_control_file(path: Path) -> tuple[bytes, ControlData]:
 
 
 def _read(path: Path) -> bytes:
-    if not path.exists():
-        raise _no_data_directory(path.parent.parent, CONTROL_FILE)
     with os_errors_as_pitr(f"cannot read {path}"):
-        return path.read_bytes()
+        try:
+            return path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            raise _no_data_directory(path.parent.parent, CONTROL_FILE) from None
 
 
 def read_major_version(data_directory: Path) -> int:

@@ -74,7 +74,7 @@ def find_tools(
 
 def _install_hint(major: int, need: Sequence[str]) -> str:
     package = "postgresql" if {"postgres", "initdb", "pg_ctl"} & set(need) else "postgresql-client"
-    return f'install it ("apt-get install {package}-{major}") or set bin_directory of the cluster in the configuration'
+    return f'install it ("apt-get install {package}-{major}") or set bin_dir of the cluster in the configuration'
 
 
 def _candidates(major: int) -> Iterator[Path]:

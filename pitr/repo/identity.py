@@ -9,7 +9,7 @@ from datetime import datetime
 from pitr.codec import ObjectKind
 from pitr.core.documents import from_json, to_json
 from pitr.core.errors import HistoryMismatch, ObjectExists, ObjectNotFound
-from pitr.repo.manifest import load_document
+from pitr.repo.documents import load_document
 from pitr.repo.names import HistoryNames
 from pitr.repo.objects import put_document, read_document
 from pitr.repo.repository import Repository

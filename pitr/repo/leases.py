@@ -17,7 +17,7 @@ from typing import Literal
 from pitr.core.documents import DocumentError, from_json, to_json
 from pitr.core.errors import Locked, ObjectExists, ObjectNotFound, StoreError
 from pitr.repo import names
-from pitr.repo.manifest import load_document
+from pitr.repo.documents import load_document
 from pitr.store.base import ObjectStore
 
 FORMAT = 1

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, cast
+from typing import Literal
 
 from pitr.core.documents import DocumentError, from_json, to_json
-from pitr.core.errors import FormatTooNew, ManifestInvalid
+from pitr.core.errors import ManifestInvalid
 from pitr.pg.lsn import Lsn
 from pitr.pg.timelines import History, HistoryEntry
+from pitr.repo.documents import load_document
+from pitr.repo.objects import ObjectRef
 
 FORMAT = 1
 
@@ -95,16 +97,6 @@ class ServerRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class ObjectRef:
-    """A sealed object of this backup: the attempt with this salt and this stored digest, no other."""
-
-    name: str
-    salt: bytes
-    size_bytes: int
-    sha256: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class BadPages:
     path: str
     blocks: tuple[int, ...]
@@ -166,20 +158,3 @@ def load_manifest(data: bytes, name: str) -> BackupManifest:
         return from_json(BackupManifest, document)
     except (DocumentError, ValueError) as error:
         raise ManifestInvalid(f"{name} is not a backup manifest", detail=str(error)) from error
-
-
-def load_document(data: bytes, name: str, newest: int) -> dict[str, object]:
-    """JSON object with a ``format`` field of at most ``newest``."""
-    try:
-        document: Any = json.loads(data)
-    except ValueError as error:
-        raise ManifestInvalid(f"{name} is not JSON", detail=str(error)) from error
-    version = document.get("format") if isinstance(document, dict) else None
-    if not isinstance(version, int):
-        raise ManifestInvalid(f"{name} has no format number")
-    if version > newest:
-        raise FormatTooNew(
-            f"{name} has format {version}, this pitr reads up to {newest}",
-            hint="use the pitr that wrote it, or a newer one",
-        )
-    return cast(dict[str, object], document)

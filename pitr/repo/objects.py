@@ -18,10 +18,19 @@ from pitr.codec import (
 )
 from pitr.core.errors import IntegrityError
 from pitr.core.files import Buffer
-from pitr.repo.manifest import ObjectRef
 from pitr.store.base import ObjectStore
 
 DOCUMENT_LIMIT = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectRef:
+    """A sealed object of a backup: the attempt with this salt and this stored digest, no other."""
+
+    name: str
+    salt: bytes
+    size_bytes: int
+    sha256: bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from pitr.codec import ObjectKind
 from pitr.core.documents import from_json, to_json
 from pitr.core.errors import ObjectNotFound, StoreError
 from pitr.repo import names
-from pitr.repo.manifest import load_document
+from pitr.repo.documents import load_document
 from pitr.repo.objects import put_document, read_document
 from pitr.repo.repository import Repository
 

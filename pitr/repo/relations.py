@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 
 from pitr.core.documents import from_json, to_json
-from pitr.repo.manifest import load_document
+from pitr.repo.documents import load_document
 
 FORMAT = 1
 

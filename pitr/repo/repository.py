@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,7 +18,7 @@ from pitr.core.errors import (
     RepositoryMissing,
 )
 from pitr.repo import names
-from pitr.repo.manifest import load_document
+from pitr.repo.documents import load_document
 from pitr.store.base import ObjectStore
 
 FORMAT = 1
@@ -73,6 +72,8 @@ def create_repository(
     found = read_descriptor(store)
     if found is not None:
         return found, False
+    import uuid  # made once in the life of a repository
+
     descriptor = Descriptor(
         FORMAT, str(uuid.uuid4()), "aes-256-gcm" if secrets else "none", "zstd", now, if_absent_works
     )

@@ -7,16 +7,18 @@ import os
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from pitr.core.errors import ConfigError, ObjectExists, StoreError
 from pitr.store.base import ObjectStore
-from pitr.store.memory import MemoryStore
 from pitr.store.names import InvalidName, check_name
 from pitr.store.posix import PosixStore
 from pitr.store.retrying import Retrying, RetryPolicy
 from pitr.store.settings import StoreSettings
-from pitr.store.wrappers import ReadOnly, Throttled, TokenBucket
+
+if TYPE_CHECKING:
+    from pitr.store.memory import MemoryStore
 
 MAX_PREFIX_BYTES = 120
 """So that prefix and name stay below the 1024 bytes of an S3 key."""
@@ -33,10 +35,14 @@ def open_store(url: str, settings: StoreSettings | None = None) -> ObjectStore:
     settings = settings or StoreSettings()
     store = _driver(url, settings)
     if settings.upload_rate or settings.download_rate:
-        store = Throttled(store, up=_bucket(settings.upload_rate), down=_bucket(settings.download_rate))
+        store = _throttled(store, settings.upload_rate, settings.download_rate)
     if settings.retry_deadline_s > 0:
         store = Retrying(store, RetryPolicy(deadline_s=settings.retry_deadline_s))
-    return ReadOnly(store) if settings.read_only else store
+    if settings.read_only:
+        from pitr.store.wrappers import ReadOnly
+
+        store = ReadOnly(store)
+    return store
 
 
 def probe_if_absent(store: ObjectStore) -> bool:
@@ -72,8 +78,7 @@ def _driver(url: str, settings: StoreSettings) -> ObjectStore:
         case "s3":
             return _s3(url, parts, settings)
         case "memory":
-            with _memories_lock:
-                return _memories.setdefault(parts.netloc, MemoryStore(parts.netloc))
+            return _memory(parts.netloc)
     raise ConfigError(f"not a URL of a store: {url!r}", hint="write file:///absolute/path or s3://bucket/prefix")
 
 
@@ -97,5 +102,14 @@ def _s3(url: str, parts: SplitResult, settings: StoreSettings) -> ObjectStore:
     return S3Store(replace(settings.s3, bucket=parts.netloc, prefix=prefix))
 
 
-def _bucket(rate: int | None) -> TokenBucket | None:
-    return TokenBucket(rate) if rate else None
+def _memory(name: str) -> ObjectStore:
+    from pitr.store.memory import MemoryStore
+
+    with _memories_lock:
+        return _memories.setdefault(name, MemoryStore(name))
+
+
+def _throttled(store: ObjectStore, up: int | None, down: int | None) -> ObjectStore:
+    from pitr.store.wrappers import Throttled, TokenBucket
+
+    return Throttled(store, up=TokenBucket(up) if up else None, down=TokenBucket(down) if down else None)

@@ -27,8 +27,20 @@ RM_STANDBY = 8
 RM_HEAP2 = 9
 RM_HEAP = 10
 
+XLOG_CHECKPOINT_SHUTDOWN = 0x00
+XLOG_CHECKPOINT_ONLINE = 0x10
 XLOG_SWITCH = 0x40
+XLOG_END_OF_RECOVERY = 0x90
 XLOG_OVERWRITE_CONTRECORD = 0xD0
+
+BEGINS_TIMELINE = frozenset(
+    {
+        (RM_XLOG, XLOG_CHECKPOINT_SHUTDOWN),
+        (RM_XLOG, XLOG_CHECKPOINT_ONLINE),
+        (RM_XLOG, XLOG_END_OF_RECOVERY),
+    }
+)
+"""Kinds of records that name the timeline they were written on (see xlog.begun_timeline)."""
 
 # The upper four bits of xl_info belong to the resource manager.
 INFO_MASK = 0xF0

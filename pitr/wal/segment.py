@@ -11,9 +11,8 @@ from pitr.pg.segments import SegmentName
 from pitr.pg.timelines import History
 from pitr.wal.pages import LONG_HEADER_SIZE, SHORT_HEADER_SIZE, Pages
 from pitr.wal.reader import RecordReader, Selection
-from pitr.wal.records import RECORD_HEADER_SIZE, RM_XLOG, XLOG_SWITCH
+from pitr.wal.records import BEGINS_TIMELINE, RECORD_HEADER_SIZE, RM_XLOG, XLOG_SWITCH, Record
 from pitr.wal.stream import Segment, align, first_record, header_size
-from pitr.wal.xlog import BEGINS_TIMELINE, begun_timeline
 
 _ZEROS = bytes(1 << 20)
 _RESUME_HINT = "the archive wants finished segments only; look for a failed copy or a full disk where it came from"
@@ -159,7 +158,7 @@ def _read_tail(segment: Segment) -> tuple[bool, Lsn | None, frozenset[int]]:
         until=name.end,
         trust_start=True,
     )
-    begun = frozenset(begun_timeline(record) for record in reader)
+    begun = frozenset(_begun_timeline(record) for record in reader)
     end, last = reader.end, reader.last
     if end is None or end.reason != "missing segment":
         detail = "no record" if end is None else f"record at {end.lsn}: {end.detail}"
@@ -168,6 +167,12 @@ def _read_tail(segment: Segment) -> tuple[bool, Lsn | None, frozenset[int]]:
     if switched and last is not None:
         _require_zeros_behind_switch(segment, last.lsn)
     return switched, end.lsn if end.lsn < name.end else None, begun
+
+
+def _begun_timeline(record: Record) -> int:
+    from pitr.wal.xlog import begun_timeline  # few segments end with such a record, and each push is a process
+
+    return begun_timeline(record)
 
 
 def _begins_with_switch(segment: Segment) -> bool:

@@ -10,24 +10,21 @@ from typing import Literal, TypeVar
 
 from pitr.core.errors import IntegrityError
 from pitr.pg.lsn import Lsn
-from pitr.wal.records import RM_DBASE, RM_TBLSPC, RM_XLOG, XLOG_OVERWRITE_CONTRECORD, Record
+from pitr.wal.records import (
+    RM_DBASE,
+    RM_TBLSPC,
+    RM_XLOG,
+    XLOG_CHECKPOINT_ONLINE,
+    XLOG_CHECKPOINT_SHUTDOWN,
+    XLOG_END_OF_RECOVERY,
+    XLOG_OVERWRITE_CONTRECORD,
+    Record,
+)
 
-XLOG_CHECKPOINT_SHUTDOWN = 0x00
-XLOG_CHECKPOINT_ONLINE = 0x10
 XLOG_BACKUP_END = 0x50
 XLOG_PARAMETER_CHANGE = 0x60
 XLOG_RESTORE_POINT = 0x70
 XLOG_FPW_CHANGE = 0x80
-XLOG_END_OF_RECOVERY = 0x90
-
-BEGINS_TIMELINE = frozenset(
-    {
-        (RM_XLOG, XLOG_CHECKPOINT_SHUTDOWN),
-        (RM_XLOG, XLOG_CHECKPOINT_ONLINE),
-        (RM_XLOG, XLOG_END_OF_RECOVERY),
-    }
-)
-"""Kinds of records that name the timeline they were written on."""
 
 WalLevel = Literal["minimal", "replica", "logical"]
 _WAL_LEVELS: tuple[WalLevel, ...] = ("minimal", "replica", "logical")

@@ -26,7 +26,7 @@ from pitr.repo.identity import list_identities, read_identity
 from pitr.repo.names import split_partial
 from pitr.repo.repository import Repository
 from pitr.repo.walobjects import Put, get_wal, get_wal_object
-from pitr.store import MemoryStore
+from pitr.store.memory import MemoryStore
 from tests.support.archive import MIB, WalSample, memory_repository
 from tests.support.faulty_store import FaultyStore
 

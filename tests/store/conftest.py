@@ -13,17 +13,15 @@ from moto.server import ThreadedMotoServer
 
 from pitr.core.secrets import Secret
 from pitr.store import (
-    Counting,
-    MemoryStore,
     ObjectStore,
     PosixStore,
     Retrying,
     S3Settings,
     StoreSettings,
-    Throttled,
-    TokenBucket,
     open_store,
 )
+from pitr.store.memory import MemoryStore
+from pitr.store.wrappers import Counting, Throttled, TokenBucket
 from tests.support.faulty_store import FaultyStore
 from tests.support.s3server import S3Endpoint
 

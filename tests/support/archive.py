@@ -21,8 +21,8 @@ from pitr.pg.segments import SegmentName
 from pitr.pg.timelines import History
 from pitr.repo.names import HistoryNames
 from pitr.repo.repository import Repository, create_repository, open_repository
-from pitr.store import MemoryStore
 from pitr.store.base import ObjectStore
+from pitr.store.memory import MemoryStore
 from tests.support.cluster import Cluster, wait_until
 
 MIB = 1 << 20

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pitr.core.errors import ConfigError, IntegrityError, VersionUnsupported
+from pitr.core.files import LocalFileError
 from pitr.pg.control import (
     CONTROL_FILE,
     ControlData,
@@ -231,8 +232,16 @@ def test_damaged_file_is_given_up(tmp_path: Path) -> None:
 def test_no_data_directory(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="not a PostgreSQL data directory"):
         read_control(tmp_path / CONTROL_FILE)
+    (tmp_path / "global").touch()
+    with pytest.raises(ConfigError, match="not a PostgreSQL data directory"):
+        read_control(tmp_path / CONTROL_FILE)
     with pytest.raises(ConfigError, match="not a PostgreSQL data directory"):
         read_major_version(tmp_path)
+
+
+def test_an_unreadable_control_file(tmp_path: Path) -> None:
+    with pytest.raises(LocalFileError, match="cannot read"):
+        read_control(tmp_path / ("x" * 300) / CONTROL_FILE)
 
 
 @pytest.mark.parametrize(

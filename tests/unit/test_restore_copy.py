@@ -25,7 +25,7 @@ from pitr.restore.destination import MARKER, PENDING_CONTROL, relative_path
 from pitr.restore.files import Buffer, FileWriter, differing
 from pitr.restore.slices import jobs_of, slices_of
 from pitr.restore.tree import extra_paths, make_directories, make_files, make_root, remove_extra
-from pitr.store import MemoryStore
+from pitr.store.memory import MemoryStore
 
 BLOCK = 8192
 NAMES = HistoryNames("shop", 42)

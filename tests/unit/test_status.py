@@ -29,7 +29,7 @@ from pitr.repo.repository import Repository, create_repository, open_repository
 from pitr.repo.walobjects import put_wal
 from pitr.status.backups import list_backups, show_backup
 from pitr.status.cluster import cluster_status
-from pitr.store import MemoryStore
+from pitr.store.memory import MemoryStore
 
 SIZE = 1 << 20
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)

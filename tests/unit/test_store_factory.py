@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pitr.core.errors import ConfigError, StoreDenied, StoreError
-from pitr.store import MemoryStore, ObjectInfo, S3Settings, StoreSettings, open_store
+from pitr.store import ObjectInfo, S3Settings, StoreSettings, open_store
+from pitr.store.memory import MemoryStore
 from pitr.store.s3_list import Page, listed, start_before
 
 

@@ -9,8 +9,10 @@ from datetime import UTC, datetime
 import pytest
 
 from pitr.core.errors import NoSpace, ObjectExists, ObjectNotFound, StoreDenied, StoreError, StoreUnavailable
-from pitr.store import Counting, MemoryStore, ObjectInfo, ReadOnly, Retrying, RetryPolicy, Throttled, TokenBucket
+from pitr.store import ObjectInfo, Retrying, RetryPolicy
+from pitr.store.memory import MemoryStore
 from pitr.store.s3_list import Page, listed
+from pitr.store.wrappers import Counting, ReadOnly, Throttled, TokenBucket
 from tests.support.faulty_store import FaultyStore
 
 

@@ -1,0 +1,25 @@
+"""What all JSON documents of a repository have in common: an object with a format number."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, cast
+
+from pitr.core.errors import FormatTooNew, ManifestInvalid
+
+
+def load_document(data: bytes, name: str, newest: int) -> dict[str, object]:
+    """JSON object with a ``format`` field of at most ``newest``."""
+    try:
+        document: Any = json.loads(data)
+    except ValueError as error:
+        raise ManifestInvalid(f"{name} is not JSON", detail=str(error)) from error
+    version = document.get("format") if isinstance(document, dict) else None
+    if not isinstance(version, int):
+        raise ManifestInvalid(f"{name} has no format number")
+    if version > newest:
+        raise FormatTooNew(
+            f"{name} has format {version}, this pitr reads up to {newest}",
+            hint="use the pitr that wrote it, or a newer one",
+        )
+    return cast(dict[str, object], document)
