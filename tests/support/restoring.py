@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -125,10 +124,3 @@ class Source:
     def discard(self) -> None:
         for cluster in self.clusters:
             cluster.discard()
-
-
-def pause_between_commits() -> None:
-    """Until the clock that commit times come from has moved on."""
-    begun = time.time_ns()
-    while time.time_ns() // 1000 <= begun // 1000:
-        pass
