@@ -130,7 +130,7 @@ def peer_side(bench: Bench, runs: int) -> dict[str, object]:
         target = bench.directory / f"peer-{number}"
         target.mkdir(mode=0o700)
         os.sync()
-        command = [*prefix, "restore", "--type=immediate", f"--pg1-path={target}"]
+        command = [*prefix, "restore", "--type=immediate", f"--pg1-path={target}", f"--spool-path={home}/restore"]
         restores.append(measure(command, bench.log))
         shutil.rmtree(target)
     return {"backup": best(backups), "restore": best(restores), "stored": size}

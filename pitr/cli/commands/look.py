@@ -60,7 +60,7 @@ def list_command(context: Context, kind: str | None, every: bool) -> object:
 
     A backup is listed if and only if it is complete. Needs the store and the key, not the server.
     """
-    return Lists(_each(context, every, lambda settings: look.backups(settings, report=context.report)))
+    return Lists(_each(context, every, lambda settings: look.list_backups(settings, report=context.report)))
 
 
 def render_show(result: BackupDetails) -> Iterator[str]:
@@ -102,7 +102,7 @@ def show(context: Context, backup: str) -> object:
 
     ID is the whole id, a unique beginning or end of it, a label, latest or oldest.
     """
-    result = look.backup(context.settings(), backup, report=context.report)
+    result = look.show_backup(context.settings(), backup, report=context.report)
     return Done(result) if result.backup.problem or result.manifest.bad_page_count else result
 
 

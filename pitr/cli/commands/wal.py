@@ -9,7 +9,7 @@ from typing import Literal
 import click
 
 from pitr.api.archiving import Configured, configure_archiving
-from pitr.api.look import archiving
+from pitr.api.look import wal_status
 from pitr.archive.configure import ConfigurePlan, render_conf, render_patroni, render_sql
 from pitr.archive.wal_status import Archiver, WalStatus
 from pitr.cli.command import Context, Done, command
@@ -111,5 +111,5 @@ def status(context: Context) -> object:
 
     Ends with exit code 3 when something needs a look.
     """
-    result = archiving(context.settings(), report=context.report)
+    result = wal_status(context.settings(), report=context.report)
     return Done(result) if result.warnings else result
