@@ -28,7 +28,7 @@ _FAILING_S = 5.0
 """pgarch.c tries a segment three times, a second apart, before it rests for a minute."""
 _POLL_S = 0.1
 _POLL_MAX_S = 2.0
-_HINT = '"pitr wal configure" sets archiving up, "pitr check --for wal" shows what is wrong with it'
+_HINT = '"pitr wal configure" sets archiving up, "pitr wal status" shows what is wrong with it'
 
 
 @dataclass(frozen=True, slots=True)

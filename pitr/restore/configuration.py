@@ -12,7 +12,7 @@ from pitr.core.files import os_errors_as_pitr
 from pitr.repo.manifest import ServerRecord
 from pitr.restore.destination import CONFIG_DIRECTORY
 from pitr.restore.request import Role
-from pitr.restore.settings import AUTO_CONF, merge_auto_conf, quote
+from pitr.restore.settings import AUTO_CONF, EXTERNAL_PID_FILE, merge_auto_conf, quote
 
 Owner = tuple[int, int] | None
 _CONF = "postgresql.conf"
@@ -110,7 +110,7 @@ def _overrides(layout: Layout, *, whole: bool = False) -> str:
                 write_small_file(there, _HBA if name == "hba_file" else "", layout.owner)
             values[name] = str(there)
     if whole:
-        values["external_pid_file"] = ""
+        values["external_pid_file"] = EXTERNAL_PID_FILE
         if server.major <= _LAST_WITH_STATS_FILES:
             values["stats_temp_directory"] = "pg_stat_tmp"
     if not values:

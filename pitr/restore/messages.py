@@ -59,7 +59,7 @@ _KNOWN = (
         r"recovery target timeline \d+ does not exist",
         HistoryMismatch,
         "the history file of the target timeline could not be fetched",
-        'look for messages of "pitr wal fetch" above it in the log; "pitr check --for wal" tests the archive',
+        'look for messages of "pitr wal fetch" above it in the log; "pitr wal status" shows gaps',
     ),
     _known(
         r"could not locate (?:required|a valid) checkpoint record|could not find redo location",
@@ -71,7 +71,7 @@ _KNOWN = (
         r"WAL contains references to invalid pages",
         IntegrityError,
         "the WAL refers to pages that the restored files do not have",
-        'the files were changed after the restore, or the backup is damaged: "pitr verify --level full"',
+        "the files were changed after the restore, or the backup is damaged: restore again, from another backup",
     ),
     _known(
         r"multiple recovery targets specified",

@@ -146,7 +146,7 @@ class Resolver:
             raise TargetUnreachable(
                 f"xid {wanted.xid} is a subtransaction",
                 detail=f"it ended with transaction {top_xid}",
-                hint=f"--xid {top_xid}, or --before-xid {top_xid}",
+                hint=f"--xid {top_xid}, with --exclusive to stop before it",
             )
         raise self._not_found(f"transaction {wanted.xid}", wanted)
 

@@ -12,6 +12,8 @@ from pitr.repo.manifest import Parameters
 from pitr.restore.request import Action, Role
 
 AUTO_CONF = "postgresql.auto.conf"
+EXTERNAL_PID_FILE = "external.pid"
+"""In the restored directory: production's must not be written, and an empty name makes every start complain."""
 _TARGETS = ("recovery_target", "recovery_target_name", "recovery_target_time", "recovery_target_xid")
 _RECOVERY = frozenset(
     {
@@ -92,7 +94,7 @@ class RecoverySettings:
                 ("archive_mode", "off"),
                 ("synchronous_standby_names", ""),
                 ("max_logical_replication_workers", "0"),
-                ("external_pid_file", ""),
+                ("external_pid_file", EXTERNAL_PID_FILE),
             ]
         return pairs
 

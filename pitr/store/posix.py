@@ -261,7 +261,9 @@ class PosixStore:
         if error.errno in _NOT_THERE and name is not None:
             return self._missing(name)
         if error.errno in _NO_SPACE:
-            return NoSpace(f"{what}: no space left", detail=str(error), hint="run pitr expire, or enlarge the disk")
+            return NoSpace(
+                f"{what}: no space left", detail=str(error), hint="enlarge the file system, or make room on it"
+            )
         if error.errno in _DENIED:
             return StoreDenied(f"{what}: permission denied", detail=str(error))
         if error.errno in _AWAY:

@@ -20,5 +20,5 @@ def behind_the_end(name: str, size_bytes: int | None, offset: int, length: int |
     return IntegrityError(
         f"object is shorter than expected: {name}",
         detail=f"{wanted} at offset {offset} wanted, {size}",
-        hint="run pitr verify to learn which backups are affected",
+        hint="the object was cut off in the store; take it from a copy, or restore from another backup",
     )

@@ -105,7 +105,7 @@ def from_answer(error: boto.ClientError, what: str, bucket: str) -> PitrError:
     if status == 412 or code == "PreconditionFailed":
         return ObjectExists(f"{what}: object exists", detail=detail)
     if code in _NO_SPACE_CODES or status == 507:
-        return NoSpace(f"{what}: no space left", detail=detail, hint="run pitr expire, or raise the quota")
+        return NoSpace(f"{what}: no space left", detail=detail, hint="raise the quota")
     if code in _TRANSIENT_CODES or status == 429 or (status >= 500 and status != 501):
         return StoreUnavailable(what, detail=detail)
     if code in _DENIED_CODES or status in (401, 403):
