@@ -10,6 +10,10 @@ Layers, top down (checked by import-linter; the arrows of imports point down onl
     config                                typed settings with their origins
     core                                  errors, events, clock, units, files, pool, processes, secrets
 
+PostgreSQL starts a process for each segment (``wal push``, ``wal fetch``), so what these two import counts: what they
+do not always need is imported where it is used, and plain records on their way are named tuples, which take a tenth of
+a dataclass's time to define. tests/unit/test_cold_start.py names the modules that must stay away.
+
 What lies in a repository is specified in ``pitr/codec/FORMAT.md`` (how an object is framed and sealed) and
 ``pitr/repo/FORMAT.md`` (which objects there are, what they hold and in which order they are written).
 """

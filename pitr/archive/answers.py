@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pitr.archive.remote import Remote
 from pitr.core.errors import ObjectNotFound, PitrError
@@ -17,16 +17,14 @@ from pitr.repo.walobjects import get_wal, get_wal_object
 from pitr.wal.segment import check_segment, valid_prefix
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where in a repository one cluster's archive lies, and how large its segments are."""
 
     names: HistoryNames
     segment_size: int
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """``notes``: what was wrong with the repositories asked before."""
 
     data: Buffer
@@ -34,13 +32,11 @@ class Found:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
 class Absent:
     """Every repository said so with authority."""
 
 
-@dataclass(frozen=True, slots=True)
-class Trouble:
+class Trouble(NamedTuple):
     """No repository had it in good order, and at least one could not be asked or has it damaged."""
 
     error: PitrError

@@ -6,7 +6,7 @@ a later segment on the chain, or a timeline that was begun behind the missing se
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pitr.core.errors import ObjectNotFound
 from pitr.pg.lsn import Lsn
@@ -17,8 +17,7 @@ from pitr.repo.repository import Repository
 from pitr.repo.walobjects import get_history, list_segments, list_timelines
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
+class Evidence(NamedTuple):
     """The WAL of the segment's timeline is known to have reached ``lsn``; ``detail`` names what shows it."""
 
     lsn: Lsn

@@ -10,8 +10,8 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from pitr.archive.answers import Absent, Found, Place, Trouble, find_partial, find_segment, find_whole
 from pitr.archive.chain import Evidence, evidence_behind
@@ -43,8 +43,7 @@ _FINAL = (ConfigError, UsageError, FormatTooNew)
 """Errors that another try cannot cure."""
 
 
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
+class RetryPolicy(NamedTuple):
     """How long a hole, an outage or damage is looked at again before the answer is 200."""
 
     total_s: float = 120.0
@@ -54,8 +53,7 @@ class RetryPolicy:
     monotonic: Callable[[], float] = time.monotonic
 
 
-@dataclass(frozen=True, slots=True)
-class FetchOutcome:
+class FetchOutcome(NamedTuple):
     """``why`` is one line for the server's log. ``error``: what stands behind a 200, or behind the 1 of a standby.
 
     ``expected``: a plain end or a file that should not be used: nothing to tell.
@@ -67,8 +65,7 @@ class FetchOutcome:
     expected: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class FetchRequest:
+class FetchRequest(NamedTuple):
     """One call of ``restore_command``.
 
     name            ``%f``
@@ -87,7 +84,7 @@ class FetchRequest:
     until: str | None = None
     data_directory: Path | None = None
     system_id: int | None = None
-    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    retry: RetryPolicy = RetryPolicy()
 
     @property
     def standby(self) -> bool:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from pitr.archive.remote import Outcome, Remote, on_each
 from pitr.archive.source import WalFile, read_wal_file
@@ -18,8 +18,7 @@ from pitr.repo.repository import Repository
 from pitr.repo.walobjects import Put, put_wal, put_wal_object
 
 
-@dataclass(frozen=True, slots=True)
-class PushResult:
+class PushResult(NamedTuple):
     """``outcomes``: repository name and whether the file was stored now or was there with the same content."""
 
     name: str

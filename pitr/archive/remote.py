@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from pitr.core.errors import ObjectNotFound, PitrError, StoreUnavailable
 from pitr.repo.repository import Repository
@@ -38,8 +37,7 @@ class Remote:
         return self._opened
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome(Generic[Value]):
+class Outcome(NamedTuple, Generic[Value]):
     """What became of one repository: a value or the error."""
 
     remote: Remote

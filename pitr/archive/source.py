@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from pitr.core.errors import ConfigError, HistoryMismatch, IntegrityError, UsageError
 from pitr.core.files import os_errors_as_pitr
@@ -27,13 +27,12 @@ from pitr.wal.segment import check_segment, valid_prefix
 
 _BEGINS_WITH_SEGMENT = re.compile(r"[0-9A-F]{24}(\.partial)?")
 _SMALL_FILE_BYTES = 1 << 20
-_START_LINE = re.compile(
+_START_LINE = (
     r"START WAL LOCATION: ([0-9A-F]{1,8}/[0-9A-F]{1,8}) \(file ([0-9A-F]{24})\)\nSTOP WAL LOCATION: [0-9A-F]{1,8}/"
 )
 
 
-@dataclass(frozen=True, slots=True)
-class WalFile:
+class WalFile(NamedTuple):
     """``identity``: of the cluster that wrote it, as to be recorded if the repository does not know it yet.
 
     ``valid_end`` of a partial: behind its last whole record.
@@ -160,7 +159,7 @@ def _check_history(name: HistoryName, data: bytes) -> None:
 
 
 def _check_backup_history(name: BackupHistoryName, data: bytes) -> None:
-    match = _START_LINE.match(_text(name, data))
+    match = re.match(_START_LINE, _text(name, data))
     if match is None:
         raise IntegrityError(f"{name} is not a backup history file", detail="it does not begin with its WAL locations")
     start = Lsn.parse(match[1])

@@ -18,11 +18,9 @@ def result_json(value: object) -> Any:  # noqa: ANN401 - JSON is what it is
     A timedelta becomes seconds, and its field's name ends with ``_s``. Sizes are ints named ``_bytes`` by their field.
     What JSON lacks does not get in: NaN is null, a Secret is masked, lone surrogates of file names are escapes.
     """
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {
-            _field_name(field.name, getattr(value, field.name)): result_json(getattr(value, field.name))
-            for field in dataclasses.fields(value)
-        }
+    names = _fields_of(value)
+    if names is not None:
+        return {_field_name(name, getattr(value, name)): result_json(getattr(value, name)) for name in names}
     if isinstance(value, Mapping):
         return {_text(str(key)): result_json(item) for key, item in value.items()}
     if isinstance(value, (set, frozenset)):
@@ -37,6 +35,13 @@ def result_json(value: object) -> Any:  # noqa: ANN401 - JSON is what it is
         return "***"
     plain = leaf_to_json(value)
     return _text(plain) if isinstance(plain, str) else plain
+
+
+def _fields_of(value: object) -> Sequence[str] | None:
+    """The names of a record's fields, be it a dataclass or a named tuple; None for anything else."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return [field.name for field in dataclasses.fields(value)]
+    return getattr(value, "_fields", None) if isinstance(value, tuple) else None
 
 
 def _field_name(name: str, value: object) -> str:

@@ -12,8 +12,7 @@ import json
 import os
 import struct
 import unicodedata
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -41,8 +40,7 @@ _WRAPPED_BYTES: Final = DATA_KEY_BYTES + 16
 _METHODS: Final = ("key-file", "passphrase", "command", "recovery")
 
 
-@dataclass(frozen=True, slots=True)
-class Scrypt:
+class Scrypt(NamedTuple):
     n: int = DEFAULT_SCRYPT_N
     r: int = 8
     p: int = 1
@@ -65,8 +63,7 @@ class Scrypt:
         return hashlib.scrypt(text, salt=salt, n=self.n, r=self.r, p=self.p, maxmem=memory, dklen=32)
 
 
-@dataclass(frozen=True, slots=True)
-class KeySlot:
+class KeySlot(NamedTuple):
     """One slot as stored. ``method`` is key-file, passphrase, command or recovery; nothing in it is secret."""
 
     slot_id: str

@@ -6,9 +6,8 @@ import base64
 import binascii
 import os
 import stat
-from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import Final, NamedTuple
 
 from pitr.core.errors import ConfigError, KeyUnavailable
 from pitr.core.secrets import Secret
@@ -18,12 +17,14 @@ _KEY_BYTES: Final = 32
 _MAX_FILE: Final = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class KeyFile:
+class KeyFile(NamedTuple):
     """A path, or the text of a key file that came another way (environment, secret store)."""
 
-    method: ClassVar[str] = "key-file"
     source: Path | Secret
+
+    @property
+    def method(self) -> str:
+        return "key-file"
 
     @property
     def shown(self) -> str:
@@ -56,32 +57,38 @@ class KeyFile:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class Passphrase:
-    method: ClassVar[str] = "passphrase"
+class Passphrase(NamedTuple):
     passphrase: Secret
+
+    @property
+    def method(self) -> str:
+        return "passphrase"
 
     @property
     def shown(self) -> str:
         return "the passphrase"
 
 
-@dataclass(frozen=True, slots=True)
-class KeyCommand:
+class KeyCommand(NamedTuple):
     """An external program, split into words as a shell does but run without one: ``CMD wrap`` and ``CMD unwrap``."""
 
-    method: ClassVar[str] = "command"
     command: str
+
+    @property
+    def method(self) -> str:
+        return "command"
 
     @property
     def shown(self) -> str:
         return "key_command"
 
 
-@dataclass(frozen=True, slots=True)
-class RecoveryKey:
-    method: ClassVar[str] = "recovery"
+class RecoveryKey(NamedTuple):
     key: Secret
+
+    @property
+    def method(self) -> str:
+        return "recovery"
 
     @property
     def shown(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from pitr.codec.kdf import DIGEST_BYTES, HEADER, TRAILER, message_mac, same_digest
 from pitr.codec.keyring import Keyring
@@ -62,7 +62,7 @@ def damaged(name: str, what: str, *, frame: int | None = None, detail: str | Non
     return IntegrityError(
         f"{where}: {what}",
         detail=detail,
-        hint="`pitr verify --level full` shows which backups and segments are affected",
+        hint="the object was changed or damaged in the store; take it from a copy, or restore from another backup",
     )
 
 
@@ -113,7 +113,7 @@ class ObjectParams:
             if keyring.sealed:
                 raise ManifestInvalid(
                     f"object {name} is not encrypted, but this repository is (downgrade refused)",
-                    hint="it was replaced, or the key belongs to another repository; see `pitr verify --level full`",
+                    hint="it was replaced, or the key belongs to another repository",
                 )
             return None
         try:
@@ -167,8 +167,7 @@ def parse_header(keyring: Keyring, name: str, kind: ObjectKind, header: bytes) -
     return params
 
 
-@dataclass(frozen=True, slots=True)
-class Trailer:
+class Trailer(NamedTuple):
     params: ObjectParams
     plain_bytes: int
     frame_count: int

@@ -8,7 +8,7 @@ from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Final
+from typing import Final, NamedTuple
 
 from pitr.codec.frames import PREFIX, FrameKind, FrameOpener, max_body, max_index_plain, split_prefix
 from pitr.codec.keyring import Keyring
@@ -44,8 +44,7 @@ class ObjectTail:
         return array("Q", accumulate(self.plain_lengths, initial=0))
 
 
-@dataclass(frozen=True, slots=True)
-class NeedMore:
+class NeedMore(NamedTuple):
     """The index frame begins before the bytes given: call again with everything from ``offset`` to the end."""
 
     offset: int

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 from pitr.config.keys import Key, all_keys, variable_of
 from pitr.config.layers import Assignment, nearest
@@ -15,8 +15,7 @@ from pitr.config.secret_source import SecretSource
 SELECTORS = ("PITR_CONFIG", "PITR_CLUSTER", "PITR_REPO")
 
 
-@dataclass(frozen=True, slots=True)
-class Environment:
+class Environment(NamedTuple):
     """An empty variable counts as not set."""
 
     config: str | None

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, field, fields
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 Kind = Literal[
     "text", "url", "path", "flag", "count", "size", "rate", "duration", "words", "command", "choice", "secret"
@@ -13,8 +13,7 @@ Kind = Literal[
 SECRET_VARIANTS = ("", "_file", "_env", "_command")
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(NamedTuple):
     """One key of a section.
 
     group        keys of one group exclude one another; a higher layer's choice replaces a lower one's

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from pitr.config.keys import Key, all_keys
 from pitr.config.origin import Origin
@@ -12,8 +12,7 @@ from pitr.config.values import convert
 from pitr.core.errors import ConfigError
 
 
-@dataclass(frozen=True, slots=True)
-class Assignment:
+class Assignment(NamedTuple):
     """``spelling`` = ``raw``, as written. ``base``: what a relative path is relative to."""
 
     spelling: str
@@ -26,17 +25,16 @@ class Assignment:
 Layer = Mapping[str, Assignment]
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(NamedTuple):
     text: str
     hint: str | None = None
 
 
-@dataclass(slots=True)
 class Problems:
     """Everything that is wrong, so that it is said in one go."""
 
-    found: list[Problem] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.found: list[Problem] = []
 
     def add(self, text: str, hint: str | None = None) -> None:
         self.found.append(Problem(text, hint))
@@ -49,8 +47,7 @@ class Problems:
         raise ConfigError(first.text, detail=detail, hint=first.hint or 'see "pitr help config"')
 
 
-@dataclass(frozen=True, slots=True)
-class Resolved:
+class Resolved(NamedTuple):
     """Values by key name (only those that are set), and the assignments they came from."""
 
     values: Mapping[str, object]

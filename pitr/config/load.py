@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pitr.config.environment import Environment, read_environment
 from pitr.config.keys import Key
@@ -24,8 +23,7 @@ _NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$")
 _RESERVED = ("keys", "pitr.json")
 
 
-@dataclass(frozen=True, slots=True)
-class Configuration:
+class Configuration(NamedTuple):
     """What the files say, section by section, each a list of layers; known keys only, values not yet converted."""
 
     location: Location

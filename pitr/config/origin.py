@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """``where`` is a file with a line (``/etc/pitr/pitr.toml:3``), a variable's name, or an option's."""
 
     kind: Literal["default", "file", "environment", "option"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from pitr.core.errors import ConfigError, KeyUnavailable, PitrError
 from pitr.core.secrets import Secret, redact
@@ -13,15 +13,14 @@ from pitr.core.secrets import Secret, redact
 COMMAND_TIMEOUT_S = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class SecretSource:
+class SecretSource(NamedTuple):
     """One of: the value itself, a file, an environment variable, a command (argv, no shell) that prints it."""
 
     name: str
     value: Secret | None = None
     file: Path | None = None
     variable: str | None = None
-    command: tuple[str, ...] = field(default=())
+    command: tuple[str, ...] = ()
 
     def load(self, environ: Mapping[str, str] | None = None) -> Secret:
         """Fetch the secret, without its final line end. Raises KeyUnavailable for a passphrase, else ConfigError."""

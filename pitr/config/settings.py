@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pitr.config.keys import setting
 from pitr.config.origin import Origin
@@ -139,8 +139,7 @@ class ClusterSettings:
         return DEFAULT_SPOOL if os.access(DEFAULT_SPOOL, os.W_OK | os.X_OK) else None
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
+class Given(NamedTuple):
     """A value that stands in no file: another process gets it as ``variable=value``. ``value`` is None for a secret."""
 
     variable: str

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from pitr.config.origin import Origin
 from pitr.core.errors import ConfigError
@@ -16,8 +16,7 @@ _HEADER = re.compile(r"^\s*\[([^\[\]]+)\]")
 _ASSIGNMENT = re.compile(r"^\s*([A-Za-z0-9_.\-\"']+)\s*=")
 
 
-@dataclass(frozen=True, slots=True)
-class ConfigFile:
+class ConfigFile(NamedTuple):
     path: Path
     content: Mapping[str, object]
     lines: Mapping[str, int]
@@ -28,8 +27,7 @@ class ConfigFile:
         return Origin("file", str(self.path) if line is None else f"{self.path}:{line}")
 
 
-@dataclass(frozen=True, slots=True)
-class Location:
+class Location(NamedTuple):
     """``path`` is what ``--config`` must be to get the same files again; None when there is none."""
 
     path: Path | None

@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class PhaseStarted:
+class PhaseStarted(NamedTuple):
     """A phase begins. ``total_bytes`` is None when it cannot be known."""
 
     phase: str
     total_bytes: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Advanced:
+class Advanced(NamedTuple):
     """``delta_bytes`` more of the phase are done. Emitted from any thread."""
 
     phase: str
     delta_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class PhaseEnded:
+class PhaseEnded(NamedTuple):
     phase: str
     elapsed_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """A line for the log. Warnings are also collected into the JSON envelope."""
 
     level: Literal["debug", "info", "warning"]

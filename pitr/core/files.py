@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import os
 from collections.abc import Iterable, Iterator
@@ -67,6 +66,8 @@ def write_file_durably(path: Path, chunks: Iterable[Buffer], *, mode: int = 0o60
 
 def sync_filesystem(path: Path) -> None:
     """syncfs(2) of the file system that holds path: one call makes everything written there durable."""
+    import ctypes
+
     libc = ctypes.CDLL(None, use_errno=True)
     fd = os.open(path, os.O_RDONLY)
     try:

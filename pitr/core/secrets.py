@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import re
 
-_URI_PASSWORD = re.compile(r"(?P<head>\w+://[^:@/\s]*:)[^@\s]*(?=@)")
-_KEYWORD_PASSWORD = re.compile(
-    r"(?P<head>\b(?:\w*(?:password|passphrase)|secret\w*)\s*=\s*)('(?:[^'\\]|\\.)*'|\S+)", re.I
-)
+_URI_PASSWORD = r"(?P<head>\w+://[^:@/\s]*:)[^@\s]*(?=@)"
+_KEYWORD_PASSWORD = r"(?i)(?P<head>\b(?:\w*(?:password|passphrase)|secret\w*)\s*=\s*)('(?:[^'\\]|\\.)*'|\S+)"
 
 
 class Secret:
@@ -35,5 +33,5 @@ class Secret:
 
 def redact(text: str) -> str:
     """Mask passwords in conninfo strings and URIs before they reach a message."""
-    text = _URI_PASSWORD.sub(lambda match: match["head"] + "***", text)
-    return _KEYWORD_PASSWORD.sub(lambda match: match["head"] + "***", text)
+    text = re.sub(_URI_PASSWORD, lambda match: match["head"] + "***", text)
+    return re.sub(_KEYWORD_PASSWORD, lambda match: match["head"] + "***", text)

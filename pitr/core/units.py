@@ -6,14 +6,15 @@ import re
 from datetime import timedelta
 
 _SIZE_FACTORS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
-_SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([kmgtp]?)(?:i?b)?\s*$", re.IGNORECASE)
-_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|min|m|h|d|w)")
+# Texts, here as elsewhere in what wal push imports: most runs need none of them, and compiling takes its time.
+_SIZE = r"(?i)^\s*(\d+(?:\.\d+)?)\s*([kmgtp]?)(?:i?b)?\s*$"
+_DURATION_PART = r"(\d+(?:\.\d+)?)\s*(ms|s|min|m|h|d|w)"
 _DURATION_SECONDS = {"ms": 0.001, "s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 
 
 def parse_size(text: str) -> int:
     """Bytes: ``64MiB``, ``64M``, ``64mb`` (all binary), ``1048576``. Raises ValueError."""
-    match = _SIZE.match(text)
+    match = re.match(_SIZE, text)
     if match is None:
         raise ValueError(f"not a size: {text!r} (examples: 64MiB, 1G, 500k)")
     return int(float(match[1]) * _SIZE_FACTORS[match[2].lower()])
@@ -37,7 +38,7 @@ def parse_duration(text: str) -> timedelta:
     compact = text.strip().lower()
     if re.fullmatch(r"\d+(\.\d+)?", compact):
         return timedelta(seconds=float(compact))
-    parts = _DURATION_PART.findall(compact)
+    parts = re.findall(_DURATION_PART, compact)
     if not parts or "".join(number + unit for number, unit in parts) != compact.replace(" ", ""):
         raise ValueError(f"not a duration: {text!r} (examples: 90s, 5min, 26h, 35d)")
     return timedelta(seconds=sum(float(number) * _DURATION_SECONDS[unit] for number, unit in parts))

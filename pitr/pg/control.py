@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import IntEnum
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pitr.core.errors import ConfigError, IntegrityError, VersionUnsupported
 from pitr.core.files import os_errors_as_pitr
@@ -75,28 +76,28 @@ _FIELDS = """
 """
 
 
-@dataclass(frozen=True, slots=True)
-class _Layout:
+class _Layout(NamedTuple):
     names: tuple[str, ...]
     fields: struct.Struct
-
-    @classmethod
-    def of(cls, major: int) -> _Layout:
-        words = _FIELDS.split()
-        names, codes = [], []
-        for code, name in zip(words[::2], words[1::2], strict=True):
-            since, separator, bare = name.rpartition(":")
-            if not separator or major >= int(since):
-                names.append(bare)
-                codes.append(code)
-        return cls(tuple(names), struct.Struct("@" + "".join(codes)))
 
     @property
     def crc_offset(self) -> int:
         return self.fields.size - 4
 
 
-_LAYOUTS = {1300: _Layout.of(13), 1700: _Layout.of(17), 1800: _Layout.of(18)}  # 1300: 13 to 16
+_MAJOR_OF_LAYOUT = {1300: 13, 1700: 17, 1800: 18}  # 1300: 13 to 16
+
+
+@cache
+def _layout(major: int) -> _Layout:
+    words = _FIELDS.split()
+    names, codes = [], []
+    for code, name in zip(words[::2], words[1::2], strict=True):
+        since, separator, bare = name.rpartition(":")
+        if not separator or major >= int(since):
+            names.append(bare)
+            codes.append(code)
+    return _Layout(tuple(names), struct.Struct("@" + "".join(codes)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,14 +147,15 @@ def parse_control(data: bytes) -> ControlData:
     if len(data) < _IDENTITY.size:
         raise IntegrityError("pg_control is too short", detail=f"{len(data)} bytes")
     _, control_version, catalog_version = _IDENTITY.unpack_from(data)
-    layout = _LAYOUTS.get(control_version)
-    if layout is None:
+    layout_of = _MAJOR_OF_LAYOUT.get(control_version)
+    if layout_of is None:
         if control_version == 0 or control_version > 10000:
             raise IntegrityError("pg_control is damaged", detail=f"its version field says {control_version}")
         raise VersionUnsupported(
             f"pg_control of version {control_version} cannot be read",
             hint=f"PostgreSQL {supported_text()} are",
         )
+    layout = _layout(layout_of)
     if len(data) < layout.fields.size:
         raise IntegrityError("pg_control is too short", detail=f"{len(data)} bytes")
     (stored_crc,) = struct.unpack_from("@I", data, layout.crc_offset)

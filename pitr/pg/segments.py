@@ -86,7 +86,7 @@ class SegmentName:
         return cls(timeline, (int(lsn) - 1) // size_bytes, size_bytes)
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class HistoryName:
     """The history file of a timeline."""
 
@@ -96,7 +96,7 @@ class HistoryName:
         return f"{self.timeline:08X}.history"
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class BackupHistoryName:
     """The small file that pg_backup_stop leaves in the archive; ``offset``: of the start LSN in its segment."""
 
@@ -107,7 +107,7 @@ class BackupHistoryName:
         return f"{self.segment}.{self.offset:08X}.backup"
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class PartialName:
     """The unfinished last segment of a timeline that was left by a promotion."""
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 from pitr.pg.lsn import Lsn
 from pitr.pg.segments import SegmentName
 
-_LINE = re.compile(r"\s*(?P<timeline>[0-9]+)\s+(?P<lsn>[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8})(?:\s+(?P<reason>.*))?")
+_LINE = r"\s*(?P<timeline>[0-9]+)\s+(?P<lsn>[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8})(?:\s+(?P<reason>.*))?"
 _MAX_TIMELINE = 0xFFFFFFFF
 
 
-@dataclass(frozen=True, slots=True)
-class HistoryEntry:
+class HistoryEntry(NamedTuple):
     """A timeline that was left at ``switch_lsn``: bytes from there on are not part of the history."""
 
     timeline: int
@@ -46,7 +45,7 @@ class History:
         for line in text.splitlines():
             if not line.strip() or line.lstrip().startswith("#"):
                 continue
-            match = _LINE.fullmatch(line)
+            match = re.fullmatch(_LINE, line)
             if match is None:
                 raise ValueError(f"syntax error in the history file of timeline {timeline}: {line!r}")
             entry = HistoryEntry(int(match["timeline"]), Lsn.parse(match["lsn"]), (match["reason"] or "").strip())

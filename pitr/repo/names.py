@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pitr.core.errors import UsageError
 from pitr.pg.lsn import Lsn
@@ -12,12 +12,12 @@ from pitr.pg.segments import ArchiveName, BackupHistoryName, HistoryName, Partia
 DESCRIPTOR = "pitr.json"
 KEYS_PREFIX = "keys/"
 _RESERVED = frozenset({"keys", "probe", DESCRIPTOR})
-_CLUSTER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-_BACKUP_ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{4}")
+_CLUSTER = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
+_BACKUP_ID = r"\d{8}T\d{6}Z-[0-9a-f]{4}"
 
 
 def check_cluster_name(name: str) -> str:
-    if _CLUSTER.fullmatch(name) is None or name in _RESERVED:
+    if re.fullmatch(_CLUSTER, name) is None or name in _RESERVED:
         raise UsageError(
             f'"{name}" cannot be a cluster name',
             detail="letters, digits, '.', '_' and '-', at most 63, beginning with a letter or digit",
@@ -26,7 +26,7 @@ def check_cluster_name(name: str) -> str:
 
 
 def is_backup_id(text: str) -> bool:
-    return _BACKUP_ID.fullmatch(text) is not None
+    return re.fullmatch(_BACKUP_ID, text) is not None
 
 
 def key_slot(slot_id: str) -> str:
@@ -49,8 +49,7 @@ def pin(cluster: str, pin_id: str) -> str:
     return f"{pin_prefix(cluster)}{pin_id}"
 
 
-@dataclass(frozen=True, slots=True)
-class HistoryNames:
+class HistoryNames(NamedTuple):
     """Names below ``<cluster>/<system-id>/``: one generation of a cluster."""
 
     cluster: str
@@ -105,8 +104,7 @@ class HistoryNames:
         return f"{self.partial_prefix(segment)}{int(flush_lsn):016X}-{digest[:4].hex()}"
 
 
-@dataclass(frozen=True, slots=True)
-class BackupNames:
+class BackupNames(NamedTuple):
     """Names below ``<cluster>/<system-id>/base/<backup-id>/``."""
 
     history: HistoryNames

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from pitr.codec import (
     FrameOpener,
@@ -33,8 +34,7 @@ class ObjectRef:
     sha256: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
+class Written(NamedTuple):
     """What was stored: enough to refer to exactly this attempt later."""
 
     ref: ObjectRef

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from pitr.codec import ObjectKind, Sealer, content_digest, open_whole, seal_chunks
 from pitr.core.errors import IntegrityError, ObjectExists, ObjectNotFound, OverwriteRefused
@@ -22,8 +22,7 @@ class Put(Enum):
     ALREADY_THERE = "already-there"
 
 
-@dataclass(frozen=True, slots=True)
-class ArchivedSegment:
+class ArchivedSegment(NamedTuple):
     segment: SegmentName
     stored_bytes: int
 

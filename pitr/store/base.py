@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from pitr.core.files import Buffer
 
@@ -24,8 +24,7 @@ class StoreCaps:
     local_path: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectInfo:
+class ObjectInfo(NamedTuple):
     """``modified`` is by the store's own clock (never this host's), aware UTC."""
 
     name: str

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import os
 from collections.abc import Iterator
@@ -65,6 +64,8 @@ def link_new(temporary: Path, target: Path) -> None:
 
 def _rename_new(temporary: Path, target: Path) -> None:
     """renameat2(2) with RENAME_NOREPLACE, for file systems without hard links (exFAT, some FUSE)."""
+    import ctypes  # nearly always there are hard links
+
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.renameat2(_AT_FDCWD, os.fsencode(temporary), _AT_FDCWD, os.fsencode(target), _RENAME_NOREPLACE) != 0:
         code = ctypes.get_errno()

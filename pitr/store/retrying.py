@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from pitr.core.errors import ObjectExists, StoreError
 from pitr.core.files import Buffer
 from pitr.store.base import ObjectInfo, ObjectStore, StoreCaps
 
 
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
+def _random_share() -> float:
+    import random
+
+    return random.random()
+
+
+class RetryPolicy(NamedTuple):
     """Delays double from base_delay_s to max_delay_s, each cut by a random share of up to one half. A failure is final
     after ``attempts`` in a row, or when the next delay would go past deadline_s since the first of them.
     """
@@ -24,7 +28,7 @@ class RetryPolicy:
     max_delay_s: float = 20.0
     sleep: Callable[[float], None] = time.sleep
     monotonic: Callable[[], float] = time.monotonic
-    jitter: Callable[[], float] = field(default=random.random)
+    jitter: Callable[[], float] = _random_share
 
 
 class _Streak:

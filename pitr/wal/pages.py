@@ -6,8 +6,7 @@ WAL is written in the byte order of its server; little-endian servers are suppor
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pitr.core.errors import HistoryMismatch, IntegrityError, VersionUnsupported
 from pitr.core.files import Buffer
@@ -32,8 +31,7 @@ _MIN_BLOCK_SIZE = 1024
 _MAX_BLOCK_SIZE = 64 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class LongHeader:
+class LongHeader(NamedTuple):
     """The header of a segment's first page (XLogLongPageHeaderData)."""
 
     major: int
@@ -95,8 +93,7 @@ class LongHeader:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
+class Fault(NamedTuple):
     """The first page that does not follow its predecessor; ``detail`` says what was expected and what was found."""
 
     page: int
@@ -104,8 +101,7 @@ class Fault:
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
-class Pages:
+class Pages(NamedTuple):
     """The headers of all whole pages of one segment. Lists are indexed by page."""
 
     header: LongHeader

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pitr.core.errors import IntegrityError
 from pitr.pg.lsn import Lsn
@@ -30,8 +30,7 @@ _OVERWRITE_TOTAL = RECORD_HEADER_SIZE + 2 + 16
 EndReason = Literal["missing segment", "zero", "invalid"]
 
 
-@dataclass(frozen=True, slots=True)
-class EndOfWal:
+class EndOfWal(NamedTuple):
     """Why reading ended. ``lsn``: behind the last complete record, where the next one begins or would begin.
 
     missing segment: the source has no more; zero: nothing was written behind; invalid: what stands there is no record

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from pitr.core.errors import IntegrityError
@@ -71,8 +70,7 @@ class RelFileLocator(NamedTuple):
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class BlockReference:
+class BlockReference(NamedTuple):
     """One block that a record touches. ``fork``: 0 main, 1 fsm, 2 vm, 3 init."""
 
     id: int
@@ -86,8 +84,7 @@ class BlockReference:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class RecordBody:
+class RecordBody(NamedTuple):
     main_data: bytes
     blocks: tuple[BlockReference, ...]
     origin: int | None
@@ -170,8 +167,7 @@ def _image_flags(major: int) -> _ImageFlags:
     return _ImageFlags(0x02, 0x1C) if major >= 15 else _ImageFlags(0x04, 0x02)
 
 
-@dataclass(frozen=True, slots=True)
-class _BlockHeader:
+class _BlockHeader(NamedTuple):
     id: int
     flags: int
     data_length: int

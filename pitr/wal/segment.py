@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pitr.core.errors import HistoryMismatch, IntegrityError
 from pitr.core.files import Buffer
@@ -18,8 +18,7 @@ _ZEROS = bytes(1 << 20)
 _RESUME_HINT = "the archive wants finished segments only; look for a failed copy or a full disk where it came from"
 
 
-@dataclass(frozen=True, slots=True)
-class SegmentCheck:
+class SegmentCheck(NamedTuple):
     """A segment that passed.
 
     ``used_bytes``: up to the end of the last page that is not zero; ``switched``: it ends early, with an XLOG_SWITCH

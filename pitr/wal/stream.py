@@ -6,7 +6,7 @@ PostgreSQL counts the same way inside: usable byte positions (XLogBytePosToRecPt
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pitr.core.files import Buffer
 from pitr.pg.lsn import Lsn
@@ -17,8 +17,7 @@ from pitr.wal.records import RECORD_HEADER, RECORD_HEADER_SIZE, XLOG_SWITCH, Rec
 _LONGER = LONG_HEADER_SIZE - SHORT_HEADER_SIZE
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(NamedTuple):
     """A WAL segment with its page headers read.
 
     ``complete``: the server had finished it (it comes from an archive), so WAL that ends inside is damage. A

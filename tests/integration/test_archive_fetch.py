@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -81,7 +80,7 @@ class Restore:
         )
         self.dest.unlink(missing_ok=True)
         asked = [Remote.opened(remotes)] if isinstance(remotes, Repository) else remotes
-        outcome = fetch_file(asked, dataclasses.replace(request, **changes), report=self.events.append)  # type: ignore[arg-type]
+        outcome = fetch_file(asked, request._replace(**changes), report=self.events.append)  # type: ignore[arg-type]
         assert self.dest.exists() == (outcome.exit_code == 0), "only a found file may be left behind"
         assert [path.name for path in self.dest.parent.iterdir()] in ([], ["RECOVERYXLOG"])
         return outcome

@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from pitr.cli.render import result_json
+from pitr.pg.lsn import Lsn
+from pitr.pg.timelines import HistoryEntry
 from tests.support.cli_samples import run_samples
 
 Outcome = tuple[int, str, str]
@@ -248,3 +251,8 @@ class TestConfigCommands:
         code, out, _ = pitr("config", "detect")
         assert code == 0
         tomllib.loads(out)
+
+
+def test_a_named_tuple_in_a_result_is_an_object() -> None:
+    found = result_json({"entries": (HistoryEntry(1, Lsn(0x16), "why"),), "pair": (1, 2)})
+    assert found == {"entries": [{"timeline": 1, "switch_lsn": "0/16", "reason": "why"}], "pair": [1, 2]}
