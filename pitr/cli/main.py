@@ -11,11 +11,11 @@ from typing import NoReturn
 def entry() -> NoReturn:
     """The program ``pitr``."""
     _fill_standard_descriptors()
-    from pitr.cli.walcmd import wal_action
+    from pitr.cli.walcmd import exit_status, wal_action
 
     argv = sys.argv[1:]
     action = wal_action(argv)
-    if action is not None and "--help" not in argv:
+    if action is not None and not {"--help", "-h"} & {*argv}:
         # Not by way of the interpreter's end: it turns a full disk below stderr into status 120, "no such file".
         os._exit(_run_wal(action, argv))
     try:
@@ -24,7 +24,7 @@ def entry() -> NoReturn:
         code = run(argv)
     except KeyboardInterrupt:  # before the signal handlers were in place
         code = 130
-    sys.exit(code)
+    sys.exit(code if action is None else exit_status(action, code))
 
 
 def _run_wal(action: str, argv: list[str]) -> int:

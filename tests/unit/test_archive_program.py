@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from pitr.cli.app import run as run_full
 from pitr.cli.walrun import run
 from tests.support.archive import program_environment
 
@@ -51,6 +51,29 @@ def test_a_fetch_that_fails_is_never_an_absence(
     assert "error: " in capsys.readouterr().err
     (tmp_path / "standby.signal").touch()
     assert run(words) == 1, "a standby may not hear more than 125"
+
+
+def test_by_way_of_the_full_parser(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = ["--repo", f"file://{tmp_path}/repo", "--cluster=shop", "--quiet"]
+    for line in (
+        ["wal", "fetch", SEGMENT, "dest", "--retry-for", "0s", "--chain=2", "--system-id=7"],
+        ["wal", "fetch", SEGMENT, "dest", "--chain", "one", "--until", SEGMENT],
+        ["wal", "push", f"pg_wal/{SEGMENT}"],
+    ):
+        direct = run([*options, *line]), capsys.readouterr()
+        assert (run_full([*options, *line]), capsys.readouterr()) == direct
+        assert "error: " in direct[1].err
+
+
+@pytest.mark.parametrize("words", [["wal", "fetch", "--help"], ["wal", "push", "-h"]])
+def test_help(words: list[str], tmp_path: Path) -> None:
+    done = program(*words, cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"Usage: pitr {words[0]} {words[1]}")
+    assert program(*words, "--nonsense", cwd=tmp_path).returncode == (2 if words[1] == "push" else 200)
 
 
 @pytest.mark.parametrize("broken", ["pitr.cli.walrun", "pitr.api.wal", "pitr.archive.fetch", "cryptography"])
@@ -103,12 +126,3 @@ def test_a_log_on_a_full_disk(tmp_path: Path) -> None:
         environment = program_environment("file:///nowhere")
         done = subprocess.run(argv, cwd=tmp_path, env=environment, stdout=full, stderr=full)
     assert done.returncode == 200
-
-
-def test_the_start_is_lean() -> None:
-    code = (
-        "import sys, pitr.cli.main, pitr.cli.walrun, pitr.api.wal, pitr.archive.push, pitr.archive.fetch;"
-        "print([name for name in ('boto3', 'botocore', 'psycopg', 'numpy', 'click', 'rich') if name in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=dict(os.environ))
-    assert done.stdout.strip() == "[]", done.stderr

@@ -16,6 +16,7 @@ from pitr.cli import walcmd
 from pitr.cli.app import build, run
 from pitr.cli.catalog import ENTRIES, SECTIONS, Entry
 from pitr.cli.command import PitrCommand
+from pitr.cli.commands import walplumbing
 from pitr.cli.options import FLAG_OPTIONS, VALUE_OPTIONS, global_parameters
 from pitr.core import errors
 from pitr.core.files import LocalFileError
@@ -154,6 +155,14 @@ class TestWalCommandLine:
     )
     def test_what_the_full_parser_explains(self, line: str) -> None:
         assert walcmd.parse(line.split()) is None
+
+    @pytest.mark.parametrize("action", ["push", "fetch"])
+    def test_help_tells_of_the_options_there_are(self, action: walcmd.Action) -> None:
+        shown = walplumbing.push if action == "push" else walplumbing.fetch
+        own = [param for param in shown.params if not getattr(param, "hidden", False)]
+        options = [param.opts[0] for param in own if isinstance(param, click.Option)]
+        assert options == list(walcmd._OWN_VALUES[action])
+        assert len(own) - len(options) == walcmd._ARGUMENTS[action]
 
     @pytest.mark.parametrize("code", range(256))
     def test_exit_codes_cannot_mislead_postgresql(self, code: int) -> None:
