@@ -37,7 +37,9 @@ def put_wal(repository: Repository, names: HistoryNames, name: ArchiveName, data
 
 def put_wal_object(repository: Repository, object_name: str, data: Buffer, *, index: bytes = b"") -> Put:
     """As put_wal, for a name that the caller built (partials)."""
-    if not repository.descriptor.if_absent and _same_content_stored(repository, object_name, data):
+    # A look costs a local store next to nothing, and spares the sealing of a file that is pushed again.
+    look_first = repository.store.caps.local_path or not repository.descriptor.if_absent
+    if look_first and _same_content_stored(repository, object_name, data):
         return Put.ALREADY_THERE
     sealer = Sealer(repository.keyring, object_name, ObjectKind.WAL, level=repository.level, digest=True)
     body = list(seal_chunks(sealer, [data], index))

@@ -16,8 +16,8 @@ from pitr.store import open_store
 from tests.support.wal_golden import golden
 
 NEVER = (
-    "boto3", "botocore", "click", "numpy", "psycopg", "rich", "concurrent.futures", "difflib", "importlib.metadata",
-    "logging", "random", "shutil", "subprocess", "tempfile", "traceback", "uuid",
+    "boto3", "botocore", "click", "numpy", "psycopg", "rich", "concurrent.futures", "ctypes", "difflib",
+    "importlib.metadata", "logging", "random", "shutil", "subprocess", "tempfile", "traceback", "uuid",
     "pitr.cli.app", "pitr.cli.render", "pitr.config.detect", "pitr.config.show", "pitr.core.pool",
     "pitr.core.processes", "pitr.repo.catalog", "pitr.repo.manifest", "pitr.repo.maps", "pitr.store.memory",
     "pitr.store.s3", "pitr.store.wrappers", "pitr.wal.facts", "pitr.wal.targets", "pitr.wal.xact", "pitr.wal.xlog",
