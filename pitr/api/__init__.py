@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pitr.api.backups import RestoreOptions, backup_base, plan_base_restore, restore_base
     from pitr.api.init import InitResult, init_repositories
     from pitr.api.look import list_backups, show_backup, status, wal_status
+    from pitr.api.receive import wal_receive
     from pitr.api.wal import wal_fetch, wal_push
     from pitr.config.load import load_settings
     from pitr.config.settings import Settings
@@ -26,6 +27,7 @@ _HOMES = {
     "pitr.api.backups": ("RestoreOptions", "backup_base", "plan_base_restore", "restore_base"),
     "pitr.api.init": ("InitResult", "init_repositories"),
     "pitr.api.look": ("list_backups", "show_backup", "status", "wal_status"),
+    "pitr.api.receive": ("wal_receive",),
     "pitr.api.wal": ("wal_fetch", "wal_push"),
     "pitr.config.load": ("load_settings",),
     "pitr.config.settings": ("Settings",),
@@ -57,6 +59,7 @@ __all__ = [
     "status",
     "wal_fetch",
     "wal_push",
+    "wal_receive",
     "wal_status",
 ]
 

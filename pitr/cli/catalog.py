@@ -80,6 +80,13 @@ ENTRIES: tuple[Entry, ...] = (
         "fetch one file (restore_command)",
         "NAME DEST [--chain T --until SEG]",
     ),
+    Entry(
+        "wal receive",
+        f"{_COMMANDS}.receive:receive",
+        "plumbing",
+        "stream WAL as it is written: at most a second is lost, or nothing",
+        "[--slot NAME] [--create-slot] [--synchronous]",
+    ),
     Entry("wal status", f"{_COMMANDS}.wal:status", "plumbing", "the archive and the server's archiver"),
     Entry("help", f"{_COMMANDS}.help:show_help", "help", "topics, offline", "[TOPIC]"),
     Entry("completion", f"{_COMMANDS}.completion:completion", "help", "script for bash, zsh or fish", "SHELL"),
@@ -89,5 +96,5 @@ GROUP_SUMMARIES = {
     "config": "Look at the configuration.",
     "backup": "Back up.",
     "restore": "Restore.",
-    "wal": "Archive and fetch WAL.",
+    "wal": "Archive, stream and fetch WAL.",
 }
