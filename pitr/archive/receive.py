@@ -32,6 +32,7 @@ from pitr.core.events import Report, info, silent, warn
 from pitr.core.units import parse_size
 from pitr.pg.lsn import Lsn
 from pitr.pg.replication import (
+    RECEIVER,
     Keepalive,
     NextTimeline,
     ReplicationConnection,
@@ -49,8 +50,6 @@ from pitr.repo.identity import FORMAT, Identity, ensure_identity
 from pitr.repo.leases import Lease, LeaseState, leased
 from pitr.repo.repository import Repository
 
-APPLICATION = "pitr_receive"
-"""For synchronous_standby_names."""
 _STATUS_S = 10.0
 _STALLED_STATUS_S = 1.0
 _PING_S = 20.0
@@ -229,7 +228,7 @@ class _Receiver:
     # One session
 
     def _session(self) -> None:
-        stream = ReplicationConnection.open(self._request.conninfo, APPLICATION)
+        stream = ReplicationConnection.open(self._request.conninfo, RECEIVER)
         try:
             session = self._prepare(stream)
             uploader = self._uploader
@@ -284,7 +283,7 @@ class _Receiver:
         uploader.begin(resume.start)
         self._received = resume.start
         names = stream.setting("synchronous_standby_names")
-        uploader.at_once = self._request.synchronous or is_named(APPLICATION, names)
+        uploader.at_once = self._request.synchronous or is_named(RECEIVER, names)
         if uploader.at_once:
             info(self._report, "synchronous: what arrives is stored at once")
         return _Session(stream, history, resume.start, kept_from, resume.behind)

@@ -33,6 +33,8 @@ _FIRST_DELAY_S = 0.25
 _MAX_DELAY_S = 10.0
 _TELL_AGAIN_S = 60.0
 _QUEUE_BYTES = 64 << 20
+_LARGEST_PAGE = 64 << 10
+"""Of configure --with-wal-blocksize."""
 
 
 class _Job(NamedTuple):
@@ -239,8 +241,9 @@ class Uploader:
         if job.whole:
             put_wal(repository, self._names, job.segment, job.data)
             return
-        name = partial_name(repository, self._names, job.segment, job.data, job.end)
-        put_wal_object(repository, name, job.data[: job.end - job.segment.start])
+        content = partial_content(job.segment, job.data, job.end)
+        name = partial_name(repository, self._names, job.segment, content, job.end)
+        put_wal_object(repository, name, content)
         kept = self._superseded.setdefault(repository.name, [])
         if name not in kept:
             kept.append(name)
@@ -291,11 +294,15 @@ class Uploader:
             info(self._report, f"WAL is stored again, after {lasted:.1f} s")
 
 
-def partial_name(repository: Repository, names: HistoryNames, segment: SegmentName, data: Buffer, end: Lsn) -> str:
-    """Of the object that holds the segment up to ``end``."""
-    content = memoryview(data)[: end - segment.start]
-    digest = content_digest(repository.keyring, str(PartialName(segment)), [content])
-    return names.partial(segment, end, digest)
+def partial_content(segment: SegmentName, data: Buffer, end: Lsn) -> bytes:
+    """The segment up to ``end``, filled up with zeros to a whole page of any size: readers take whole pages."""
+    length = end - segment.start
+    return b"".join((memoryview(data)[:length], bytes(-length % _LARGEST_PAGE)))
+
+
+def partial_name(repository: Repository, names: HistoryNames, segment: SegmentName, content: bytes, end: Lsn) -> str:
+    """Of the object with that content, which holds the segment up to ``end``."""
+    return names.partial(segment, end, content_digest(repository.keyring, str(PartialName(segment)), [content]))
 
 
 def contained_partials(repository: Repository, names: HistoryNames, segment: SegmentName, data: Buffer) -> list[str]:
@@ -304,7 +311,8 @@ def contained_partials(repository: Repository, names: HistoryNames, segment: Seg
     for stored in repository.store.list(names.partial_prefix(segment)):
         split = split_partial(stored.name, segment.size_bytes)
         if split is not None and segment.start < split[1] <= segment.end:
-            name = partial_name(repository, names, segment, data, split[1])
+            content = partial_content(segment, data, split[1])
+            name = partial_name(repository, names, segment, content, split[1])
             found += [name] if name == stored.name else []
     return found
 

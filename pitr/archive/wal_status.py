@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pitr.archive.configure import is_ours
 from pitr.core.units import format_duration
 from pitr.pg.lsn import Lsn
+from pitr.pg.replication import is_received
 from pitr.pg.segments import SegmentName
 from pitr.pg.server import server_errors
 from pitr.repo.identity import Identity, current_identity
@@ -50,6 +51,8 @@ class Archiver:
     ``waiting`` counts .ready files, or segments by position where the directory cannot be read."""
 
     archive_mode: str
+    received: bool
+    """pitr wal receive streams from the server."""
     archive_command: str
     archive_library: str | None
     is_ours: bool
@@ -145,6 +148,7 @@ def read_archiver(connection: Connection, data_directory: Path | None = None) ->
     waiting, oldest, age = _backlog(data_directory, current_lsn, last, int(settings["wal_segment_size"]))
     return Archiver(
         archive_mode=settings["archive_mode"],
+        received=is_received(connection),
         archive_command=settings["archive_command"] or "",
         archive_library=settings.get("archive_library") or None,
         is_ours=is_ours(settings["archive_command"] or "") and not settings.get("archive_library"),
@@ -195,7 +199,9 @@ def _archive_warnings(cluster: str, identity: Identity | None, timelines: Sequen
 
 def _archiver_warnings(archiver: Archiver, rpo: timedelta | None) -> list[str]:
     found = []
-    if archiver.archive_mode == "off":
+    if archiver.archive_mode == "off" and archiver.received:
+        pass  # the receiver archives
+    elif archiver.archive_mode == "off":
         found.append('archiving is off: "pitr wal configure" shows the settings')
     elif not archiver.is_ours:
         what = archiver.archive_library or archiver.archive_command or "nothing"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pitr.core.errors import ConfigError, HistoryMismatch, ObjectNotFound, PitrError, WalGap
 from pitr.pg.facts import ServerFacts
 from pitr.pg.lsn import Lsn
+from pitr.pg.replication import is_received
 from pitr.pg.segments import HistoryName, SegmentName, parse_archive_name
 from pitr.pg.server import server_errors
 from pitr.pg.timelines import History
@@ -100,6 +101,8 @@ class WalArchive:
             raise ConfigError("wal_level is minimal: this server cannot be backed up while it runs", hint=_HINT)
         if facts.is_standby:
             return  # its primary archives
+        if facts.archive_mode == "off" and is_received(self._connection):
+            return
         if facts.archive_mode not in ("on", "always"):
             raise ConfigError("archiving is off: a base backup without its WAL cannot be restored", hint=_HINT)
         if not facts.archive_command and not facts.archive_library:

@@ -99,6 +99,19 @@ def read_slot(connection: Connection, slot: str) -> SlotState | None:
     return SlotState(None if restart is None else Lsn.parse(restart), status == "lost")
 
 
+RECEIVER = "pitr_receive"
+"""application_name of pitr wal receive, for synchronous_standby_names."""
+
+
+def is_received(connection: Connection) -> bool:
+    """Whether pitr wal receive streams from this server, as far as this role may see."""
+    with server_errors("cannot read pg_stat_replication"):
+        row = connection.execute(
+            "SELECT count(*) FROM pg_stat_replication WHERE application_name = %s AND state = 'streaming'", (RECEIVER,)
+        ).fetchone()
+    return row is not None and row[0] > 0
+
+
 class ReplicationConnection:
     """An open walsender connection."""
 

@@ -93,6 +93,7 @@ def render_status(result: WalStatus) -> Iterator[str]:
 def _archiver_lines(archiver: Archiver) -> list[str]:
     return fields(
         [
+            ("receiver", "pitr wal receive streams" if archiver.received else None),
             ("archive_mode", archiver.archive_mode),
             ("archive_command", archiver.archive_command or None),
             ("archive_library", archiver.archive_library),
