@@ -1,10 +1,11 @@
-"""kill -9 of wal receive under load: no hole in the archive, and no commit is lost that a synchronous client was told."""
+"""kill -9 of wal receive under load: no hole in the archive, no commit lost that a synchronous client was told of."""
 
 from __future__ import annotations
 
 import os
 import random
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -22,6 +23,10 @@ KILLS = int(os.environ.get("PITR_TEST_KILLS", "10"))
 """More of them by hand."""
 
 
+INSERT = "INSERT INTO events SELECT %s, string_agg(md5(random()::text), '') FROM generate_series(1, 500)"
+"""Large enough for segments to end between the kills."""
+
+
 class Client(threading.Thread):
     """Commits one row after the other; ``acknowledged`` are those that the server has confirmed."""
 
@@ -36,11 +41,7 @@ class Client(threading.Thread):
         with self._cluster.connect() as connection:
             while not self.stopped:
                 try:
-                    # The filler makes segments end between the kills.
-                    connection.execute(
-                        "INSERT INTO events SELECT %s, string_agg(md5(random()::text), '') FROM generate_series(1, 500)",
-                        (self._next,),
-                    )
+                    connection.execute(INSERT, (self._next,))
                 except psycopg.OperationalError:
                     return
                 self.acknowledged.append(self._next)
@@ -89,4 +90,4 @@ def test_killed_at_random_moments(tmp_path: Path, cluster_factory: ClusterFactor
     restored = {row[0] for row in recovery.cluster.sql("SELECT id FROM events")}
     assert acknowledged <= restored, sorted(acknowledged - restored)[:5]
     assert len(restored - acknowledged) <= len(clients)  # of each the one that was under way
-    print(f"{KILLS} kills, {len(acknowledged)} commits acknowledged, {len(wal_objects(site))} segments")
+    sys.stdout.write(f"{KILLS} kills, {len(acknowledged)} commits acknowledged, {len(wal_objects(site))} segments\n")
