@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -85,7 +85,7 @@ class Bench:
         os.sync()
 
 
-def pitr_side(bench: Bench, url: str, extra: str, stored: Callable[[], int], runs: int) -> dict[str, object]:
+def pitr_side(bench: Bench, url: str, extra: str, runs: int) -> dict[str, object]:
     bench.config.write_text(
         f'[repo.main]\nurl = "{url}"\nkey_file = "{bench.directory / "main.key"}"\n{extra}\n'
         f'[cluster.bench]\ndata_directory = "{bench.data}"\ndsn = "{bench.conninfo}"\njobs = 2\n'
@@ -96,13 +96,13 @@ def pitr_side(bench: Bench, url: str, extra: str, stored: Callable[[], int], run
     backups, restores = [], []
     for number in range(runs):
         bench.settle()
-        before = stored()
         backups.append(measure([*prefix, "backup", "base", "--full"], bench.log))
-        size = stored() - before
         target = bench.directory / f"restored-{number}"
         os.sync()
         restores.append(measure([*prefix, "restore", "base", "--to", str(target), "--immediate"], bench.log))
         shutil.rmtree(target)
+    shown = subprocess.run([*prefix, "--json", "show", "latest"], capture_output=True, check=True).stdout
+    size = json.loads(shown)["result"]["manifest"]["sizes"]["stored_bytes"]
     return {"backup": best(backups), "restore": best(restores), "stored": size}
 
 
@@ -193,10 +193,7 @@ def main() -> None:
         )
         sides: dict[str, dict[str, object]] = {}
         repository = directory / "repository"
-        base = repository / "bench"
-        sides["pitr, directory"] = pitr_side(
-            bench, f"file://{repository}", "", lambda: tree_bytes(base) if base.exists() else 0, arguments.runs
-        )
+        sides["pitr, directory"] = pitr_side(bench, f"file://{repository}", "", arguments.runs)
         if not arguments.no_peer and shutil.which("pgbackrest"):
             sides["pgBackRest"] = peer_side(bench, arguments.runs)
         if arguments.s3:
@@ -209,7 +206,7 @@ def main() -> None:
                 )
                 shutil.rmtree(repository)
                 (directory / "main.key").unlink()
-                sides["pitr, S3"] = pitr_side(bench, f"s3://{s3['bucket']}/bench", extra, lambda: 0, arguments.runs)
+                sides["pitr, S3"] = pitr_side(bench, f"s3://{s3['bucket']}/bench", extra, arguments.runs)
         show(sides)
     finally:
         bench.stop(bench.data)
