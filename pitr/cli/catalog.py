@@ -58,7 +58,13 @@ ENTRIES: tuple[Entry, ...] = (
     ),
     Entry("list", f"{_COMMANDS}.look:list_command", "look", "the backups", "[--all]"),
     Entry("show", f"{_COMMANDS}.look:show", "look", "everything known of one backup", "ID"),
-    Entry("status", f"{_COMMANDS}.look:status", "look", "which moments can be restored, and what is amiss", "[--all]"),
+    Entry(
+        "status",
+        f"{_COMMANDS}.look:status",
+        "look",
+        "which moments can be restored, and what is amiss",
+        "[--all] [--nagios]",
+    ),
     Entry(
         "wal configure",
         f"{_COMMANDS}.wal:configure",

@@ -140,6 +140,10 @@ def test_list_show_and_status(history: History) -> None:
     shown = history.site.result("show", "nightly")
     assert history.backup in str(shown)
     assert history.site.run("status").returncode == 0
+    monitored = history.site.run("status", "--nagios")
+    assert monitored.returncode == 0
+    assert monitored.stdout.startswith("PITR OK - shop: newest backup is ")
+    assert history.site.run("status", "--nagios", "--cluster", "shop", "--repo", "file:///nowhere").returncode == 3
 
 
 def test_unreachable_targets_are_refused_before_anything_is_written(history: History, tmp_path: Path) -> None:

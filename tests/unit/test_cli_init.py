@@ -49,6 +49,13 @@ def test_the_recovery_key_survives_the_failure_of_the_next_repository(
     assert json.loads(captured.out)["ok"] is False
 
 
+def test_status_tells_monitoring_that_there_is_no_backup(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["init", "--repo", "./r", "--key-file", "k"]) == 0
+    capsys.readouterr()
+    assert run(["status", "--nagios", "--repo", "./r"]) == 3  # no key
+    assert capsys.readouterr().out.startswith("PITR UNKNOWN - ")
+
+
 def test_without_encryption(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["init", "--repo", "./r", "--no-encryption"]) == 0
     out = capsys.readouterr().out

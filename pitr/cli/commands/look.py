@@ -12,6 +12,7 @@ from pitr.api import look
 from pitr.cli.command import Context, Done, command
 from pitr.cli.render import fields, moment, table
 from pitr.config.settings import Settings
+from pitr.core.errors import Interrupted, PitrError
 from pitr.core.units import format_duration, format_size
 from pitr.status.backups import BackupDetails, BackupList
 from pitr.status.cluster import ClusterStatus
@@ -26,7 +27,10 @@ class Lists:
 
 @dataclass(frozen=True, slots=True)
 class Statuses:
+    """``nagios``: the one line of a monitoring plugin, asked for by --nagios."""
+
     clusters: tuple[ClusterStatus, ...]
+    nagios: str | None = None
 
 
 def _each(context: Context, every: bool, function: Callable[[Settings], Result]) -> tuple[Result, ...]:
@@ -107,6 +111,9 @@ def show(context: Context, backup: str) -> object:
 
 
 def render_status(result: Statuses) -> Iterator[str]:
+    if result.nagios is not None:
+        yield result.nagios
+        return
     for status in result.clusters:
         system = "nothing recorded yet" if status.system_id is None else f"system identifier {status.system_id}"
         yield f"cluster {status.cluster} in {status.repository}: {system}"
@@ -127,10 +134,40 @@ def render_status(result: Statuses) -> Iterator[str]:
 
 @command(schema="pitr.status/1", render=render_status)
 @click.option("--all", "every", is_flag=True, help="Every configured cluster.")
-def status(context: Context, every: bool) -> object:
+@click.option("--nagios", is_flag=True, help="One line and the exit codes 0, 1, 2, 3 of a monitoring plugin.")
+def status(context: Context, every: bool, nagios: bool) -> object:
     """Show which moments can be restored, timeline by timeline, and what is amiss.
 
-    Ends with exit code 3 when something needs a look: gaps, no backup, a backup older than the policy allows.
+    Ends with exit code 3 when something needs a look: gaps, no backup, a backup older than the policy allows. With
+    --nagios: 0 all is well, 1 something needs a look, 2 the newest backup cannot be restored or there is none, 3 it
+    could not be found out.
     """
+    if nagios:
+        return _monitored(context, every)
     result = Statuses(_each(context, every, lambda settings: look.status(settings, report=context.report)))
     return Done(result) if any(found.needs_look for found in result.clusters) else result
+
+
+def _monitored(context: Context, every: bool) -> Done:
+    try:
+        found = _each(context, every, lambda settings: look.status(settings, report=context.report))
+    except Interrupted:
+        raise
+    except PitrError as error:
+        return Done(Statuses((), f"PITR UNKNOWN - {error}"), 3, even_if_quiet=True)
+    worst = max((_severity(status) for status in found), default=0)
+    said = "; ".join(_in_words(status) for status in found)
+    return Done(Statuses(found, f"PITR {('OK', 'WARNING', 'CRITICAL')[worst]} - {said}"), worst)
+
+
+def _severity(status: ClusterStatus) -> int:
+    if status.newest_backup is None or not status.newest_backup.usable:
+        return 2
+    return 1 if status.needs_look else 0
+
+
+def _in_words(status: ClusterStatus) -> str:
+    if status.needs_look:
+        return f"{status.cluster}: {', '.join(status.warnings)}"
+    assert status.newest_backup_age is not None
+    return f"{status.cluster}: newest backup is {format_duration(status.newest_backup_age.total_seconds())} old"
