@@ -6,7 +6,7 @@ import struct
 from dataclasses import dataclass, replace
 
 from pitr.pg.lsn import Lsn
-from pitr.wal.records import RM_HEAP, Record, RelFileLocator
+from pitr.wal.records import PG_DATABASE, RM_HEAP, Record
 from pitr.wal.xact import ended_xid, is_transaction_end
 from pitr.wal.xlog import (
     XLOG_EVENT_KINDS,
@@ -23,7 +23,6 @@ from pitr.wal.xlog import (
 
 _HEAP_INPLACE = 0x70
 _HEAP_INIT_PAGE = 0x80
-_PG_DATABASE = RelFileLocator(tablespace=1664, database=0, number=1262)
 _CONNECTION_LIMIT_INVALID = -2
 
 FACT_KINDS = XLOG_EVENT_KINDS | {(RM_HEAP, _HEAP_INPLACE), (RM_HEAP, _HEAP_INPLACE | _HEAP_INIT_PAGE)}
@@ -142,17 +141,27 @@ class FactsCollector:
         )
 
     def _in_place(self, record: Record) -> None:
-        block = next(iter(record.body().blocks), None)
-        if block is None or block.locator != _PG_DATABASE:
-            return
-        # datconnlimit stands behind oid, name, owner, encoding and, before 15, two names for the collation.
-        offset = 80 if record.major >= 15 else 208
-        if len(block.data) < offset + 4:
-            self._unknown_in_place = record.lsn  # the row is in a page image; VACUUM updates rows here too
-            return
-        (oid,), (limit,) = struct.unpack_from("<I", block.data), struct.unpack_from("<i", block.data, offset)
-        if limit == _CONNECTION_LIMIT_INVALID:
+        oid = marked_database(record)
+        if oid == 0:
+            self._unknown_in_place = record.lsn
+        elif oid is not None:
             self._invalidated[oid] = record.lsn
+
+
+def marked_database(record: Record) -> int | None:
+    """The database that an in-place update marks as being dropped; None if it does nothing of the kind.
+
+    0: it may, but the row is in a page image (VACUUM updates rows of pg_database in place too).
+    """
+    block = next(iter(record.body().blocks), None)
+    if block is None or block.locator != PG_DATABASE:
+        return None
+    # datconnlimit stands behind oid, name, owner, encoding and, before 15, two names for the collation.
+    offset = 80 if record.major >= 15 else 208
+    if len(block.data) < offset + 4:
+        return 0
+    (oid,), (limit,) = struct.unpack_from("<I", block.data), struct.unpack_from("<i", block.data, offset)
+    return int(oid) if limit == _CONNECTION_LIMIT_INVALID else None
 
 
 def _highest(known: ParameterChange | None, change: ParameterChange) -> ParameterChange:

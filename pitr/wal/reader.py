@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -23,6 +24,7 @@ from pitr.wal.stream import Fetch, Segment, Stream, align
 
 _YIELD = 1
 _SWITCH = 2
+_COLLECT = 4
 _NEVER = 1 << 64
 _CONTINUES_BEHIND = 0
 _OVERWRITE_TOTAL = RECORD_HEADER_SIZE + 2 + 16
@@ -43,16 +45,20 @@ class EndOfWal(NamedTuple):
 
 
 class Selection:
-    """Which records a reader yields: pairs of resource manager and operation (upper four bits of xl_info)."""
+    """Which records a reader yields: pairs of resource manager and operation (upper four bits of xl_info).
+
+    ``collected``: records of these kinds are not yielded one by one, their places are gathered (see Collected).
+    """
 
     __slots__ = ("table",)
 
-    def __init__(self, kinds: Iterable[tuple[int, int]] | None) -> None:
+    def __init__(self, kinds: Iterable[tuple[int, int]] | None, *, collected: Iterable[tuple[int, int]] = ()) -> None:
         """None selects all."""
         table = bytearray([_YIELD if kinds is None else 0]) * 0x10000
-        for rmid, operation in () if kinds is None else kinds:
+        marked = [(kind, _YIELD) for kind in kinds or ()] + [(kind, _COLLECT) for kind in collected]
+        for (rmid, operation), mark in marked:
             first = rmid << 8 | operation
-            table[first : first + 0x10] = bytes([_YIELD]) * 0x10
+            table[first : first + 0x10] = bytes([mark]) * 0x10
         for code in range(XLOG_SWITCH, XLOG_SWITCH + 0x10):
             table[code] |= _SWITCH
         self.table = bytes(table)
@@ -60,6 +66,16 @@ class Selection:
 
 
 ALL = Selection(None)
+
+
+class Collected(NamedTuple):
+    """Records that were selected to be collected and lie whole in one segment.
+
+    ``by_xid``: the positions in ``stream`` of each xid's records, xids in the order in which they appear.
+    """
+
+    stream: Stream
+    by_xid: defaultdict[int, list[int]]
 
 
 @dataclass(slots=True)
@@ -108,6 +124,9 @@ class RecordReader:
         self.end: EndOfWal | None = None
         self.last: Record | None = None
         """The last complete record, selected or not; known once the end is reached."""
+        self.collected: Collected | None = None
+        """Of the segment read last. A collected record that spans segments is yielded; so are all of a segment that is
+        not complete, where checksums have to be verified."""
         self._fetch = fetch
         self._history = history
         self._segment_size = segment_size
@@ -134,6 +153,11 @@ class RecordReader:
             "missing segment",
             f"there is no segment {self._name(self._number)}",
         )
+
+    @property
+    def unfinished(self) -> tuple[Lsn, bytes] | None:
+        """Where the record begins of which the segments read hold only the beginning, and that beginning."""
+        return None if self._begun is None else (Lsn(self._begun.lsn), b"".join(self._begun.pieces))
 
     def _reached(self) -> Lsn:
         return self.last.end_lsn if self.last else self.start
@@ -170,7 +194,7 @@ class RecordReader:
                 record, position = self._continue(self._begun, segment, stream)
                 if record is not None:
                     kind = self._selection.table[record.rmid << 8 | record.info]
-                    if kind & _YIELD or record.end >= self._from_lsn:
+                    if kind & (_YIELD | _COLLECT) or record.end >= self._from_lsn:
                         yield record
                     if kind & _SWITCH:
                         return
@@ -241,6 +265,8 @@ class RecordReader:
         pages, body, size, payload = segment.pages, stream.body, stream.size, stream.payload
         remaining, major, table, from_lsn = pages.remaining, pages.header.major, self._selection.table, self._from_lsn
         unpack = RECORD_HEADER.unpack_from
+        self.collected = Collected(stream, defaultdict(list))
+        by_xid = self.collected.by_xid
         page = stream.page_of(position)
         edge, shift = stream.page_start(page + 1), stream.shift(page)
         previous, last = self._previous, -1
@@ -268,7 +294,9 @@ class RecordReader:
                 following = following + 7 & -8
                 kind = table[code]
                 end = following + shift
-                if kind or verify or end >= from_lsn:
+                if kind == _COLLECT and not verify:
+                    by_xid[xid].append(position)
+                elif kind or verify or end >= from_lsn:
                     if kind & _SWITCH:
                         end, following = segment.name.end, size
                     record = Record(lsn, end, prev, xid, code >> 8, code & 0xFF, total, crc, major, body, position)
@@ -276,7 +304,7 @@ class RecordReader:
                         if not record.crc_is_right():
                             raise _Stop(lsn, "wrong checksum")
                         verify = not segment.complete
-                    if kind & _YIELD or end >= from_lsn:
+                    if kind & (_YIELD | _COLLECT) or end >= from_lsn:
                         yield record
                 previous, last, position = lsn, position, following
         finally:

@@ -70,6 +70,10 @@ class RelFileLocator(NamedTuple):
     number: int
 
 
+PG_DATABASE = RelFileLocator(tablespace=1664, database=0, number=1262)
+"""Its file until somebody runs VACUUM FULL on it."""
+
+
 class BlockReference(NamedTuple):
     """One block that a record touches. ``fork``: 0 main, 1 fsm, 2 vm, 3 init."""
 

@@ -110,10 +110,14 @@ class Stream:
         end = align(position)
         return end + self.shift(self.page_of(end - 1))
 
+    def lsn(self, position: int) -> int:
+        """Of a record that begins at this position."""
+        return position + self.shift(self.page_of(position))
+
     def record(self, position: int) -> Record:
         """The record that lies whole at this position."""
         total, xid, prev, code, crc = RECORD_HEADER.unpack_from(self.body, position)
-        lsn = position + self.shift(self.page_of(position))
+        lsn = self.lsn(position)
         end = self._segment.name.end if code & ~0x0F == XLOG_SWITCH else self.end_lsn(position + total)
         major = self.pages.header.major
         return Record(lsn, end, prev, xid, code >> 8, code & 0xFF, total, crc, major, self.body, position)

@@ -39,6 +39,11 @@ def timestamp(microseconds: int) -> datetime:
     return _POSTGRES_EPOCH + timedelta(microseconds=microseconds)
 
 
+def microseconds(moment: datetime) -> int:
+    """The inverse of timestamp."""
+    return (moment - _POSTGRES_EPOCH) // timedelta(microseconds=1)
+
+
 def decode(record: Record, decoder: Callable[[bytes], Decoded]) -> Decoded:
     """Apply decoder to the main data; what does not fit raises IntegrityError."""
     data = record.main_data()
