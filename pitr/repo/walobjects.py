@@ -80,6 +80,14 @@ def get_wal_object(repository: Repository, object_name: str) -> bytes:
     return b"".join(chunks)
 
 
+def get_wal_index(repository: Repository, names: HistoryNames, name: SegmentName) -> bytes:
+    """The index payload of an archived segment, by one read of the object's end; empty when it was stored without.
+
+    Raises ObjectNotFound, IntegrityError.
+    """
+    return open_sealed(repository.store, repository.keyring, names.wal_file(name), ObjectKind.WAL).tail.index
+
+
 def get_history(repository: Repository, names: HistoryNames, timeline: int) -> History:
     """The history of a timeline. Timeline 1 has no file. Raises ObjectNotFound, IntegrityError."""
     if timeline == 1:
