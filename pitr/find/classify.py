@@ -12,6 +12,8 @@ from pitr.wal.heap import DELETED, INSERTED, UPDATED
 from pitr.wal.records import RelFileLocator
 
 _PGSTAT_RELATION = 2
+_PG_CLASS = 1259
+_TOAST_SCHEMA = "pg_toast"
 _TABLE_KINDS = frozenset("rpmfvS")
 _INDEX_KINDS = frozenset("iI")
 _WITH_ROWS = frozenset("rm")
@@ -79,7 +81,7 @@ class _Fate:
         for key in sorted(changes.locks - born - gone - self.rewritten):
             if key[0] != 0 and key[1] >= FIRST_USER_OID:
                 self._locked(key, removed)
-        self.rewritten = {key for key in self.rewritten if key[1] >= FIRST_USER_OID}
+        self.rewritten = {key for key in self.rewritten if key[1] >= FIRST_USER_OID and self.kind(key) != "t"}
 
     def _dropped(self, born: set[Key]) -> set[Key]:
         """Returns all that was dropped, of whatever kind, transient and temporary relations included."""
@@ -205,7 +207,11 @@ class _Fate:
         yield from self._of("set-tablespace", self.moved)
         yield from self._of("alter", self.altered)
         if not (self.dropped or self.truncated or self.rewritten or self.moved or self.altered):
-            yield from self._of("reindex", self.indexes)
+            yield from self._of("reindex", {key for key in self.indexes if not self._is_toast(key)})
+
+    def _is_toast(self, key: Key) -> bool:
+        relation = self.relation(key)
+        return relation is not None and (relation.kind == "t" or relation.schema == _TOAST_SCHEMA)
 
     def _goes_with_its_owner(self, key: Key) -> bool:
         """A sequence, dropped together with tables."""
@@ -225,9 +231,6 @@ class _Fate:
                 is_certain=is_certain,
                 note=None if is_certain else note,
             )
-
-
-_PG_CLASS = 1259
 
 
 def _row_events(transaction: Transaction, names: Names, fate: _Fate, min_rows: int) -> Iterator[Event]:

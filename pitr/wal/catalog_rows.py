@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from pitr.wal.heap import HEAP_INSERT
-from pitr.wal.images import first_image
+from pitr.wal.images import page_image
 from pitr.wal.records import PG_DATABASE, RM_HEAP, Record
 from pitr.wal.stream import Stream
 
@@ -97,7 +97,7 @@ def _from_data(data: bytes) -> tuple[int, bytes] | None:
 
 
 def _from_image(record: Record, main_data: bytes) -> tuple[int, bytes] | None:
-    page = first_image(record)
+    page = page_image(record, 0)
     if page is None or len(main_data) < 2:
         return None
     (offset_number,) = struct.unpack_from("<H", main_data)

@@ -2,57 +2,45 @@
 
 from __future__ import annotations
 
-import struct
+from pitr.wal.records import PackedImage, Record
 
-from pitr.wal.records import RECORD_HEADER_SIZE, Record
+_PGLZ = 0x04
+_ZSTD = 0x10
+_COMPRESSED = 0x1C
+_COMPRESSED_BEFORE_15 = 0x02
 
-_IMAGE = struct.Struct("<HHB")
-_BLOCK_FLAGS_IMAGE = 0x10
-_HAS_HOLE = 0x01
 
+def page_image(record: Record, block_id: int, page_size: int = 8192) -> bytes | None:
+    """The page as the record leaves it; None without an image, or when it is compressed in a way that is not read here.
 
-def first_image(record: Record, page_size: int = 8192) -> bytes | None:
-    """The page in the record's only block reference; None without one, or compressed in a way not read here.
-
-    pglz and zstd are read, lz4 is not.
+    pglz and zstd are read, lz4 is not. Raises IntegrityError for a record that cannot be decoded.
     """
-    raw = record.buffer[record.position + RECORD_HEADER_SIZE : record.position + record.total_length]
+    packed = record.packed_image(block_id)
+    if packed is None:
+        return None
+    hole = page_size - len(packed.data) if packed.hole_length is None else packed.hole_length
     try:
-        return _first_image(raw, record.major, page_size)
-    except (struct.error, IndexError, KeyError, ValueError):
+        data = _unpacked(packed, page_size - hole, record.major)
+    except (IndexError, ValueError):
         return None
-
-
-def _first_image(raw: bytes, major: int, page_size: int) -> bytes | None:
-    if raw[0] != 0 or not raw[1] & _BLOCK_FLAGS_IMAGE:
+    if data is None:
         return None
-    length, hole_offset, info = _IMAGE.unpack_from(raw, 4)
-    has_hole, compressed = info & _HAS_HOLE, info & (0x1C if major >= 15 else 0x02)
-    at = 9
-    hole = page_size - length
-    if compressed:
-        hole = struct.unpack_from("<H", raw, at)[0] if has_hole else 0
-        at += 2 if has_hole else 0
-    at += 12 + 4  # locator and block; the main data's header is the last one
-    begin = at + {255: 2, 254: 5}[raw[at]]
-    image = raw[begin : begin + length]
-    if compressed:
-        unpacked = _decompress(image, page_size - hole, info, major)
-        if unpacked is None:
-            return None
-        image = unpacked
-    page = image[:hole_offset] + bytes(hole) + image[hole_offset:] if hole else image
+    page = data[: packed.hole_offset] + bytes(hole) + data[packed.hole_offset :]
     return page if len(page) == page_size else None
 
 
-def _decompress(image: bytes, size: int, info: int, major: int) -> bytes | None:
-    if major < 15 or info & 0x04:
-        return pglz_decompress(image, size)
-    if info & 0x10:
+def _unpacked(packed: PackedImage, size: int, major: int) -> bytes | None:
+    if major < 15:
+        return pglz_decompress(packed.data, size) if packed.info & _COMPRESSED_BEFORE_15 else packed.data
+    if not packed.info & _COMPRESSED:
+        return packed.data
+    if packed.info & _PGLZ:
+        return pglz_decompress(packed.data, size)
+    if packed.info & _ZSTD:
         import zstandard
 
         try:
-            return zstandard.ZstdDecompressor().decompress(image, max_output_size=size)
+            return zstandard.ZstdDecompressor().decompress(packed.data, max_output_size=size)
         except zstandard.ZstdError:
             return None
     return None

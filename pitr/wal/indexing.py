@@ -52,9 +52,8 @@ LEAD_LIMIT = 32 * 1024
 """A longer continuation of a record begun earlier is not kept; readers fetch the segment."""
 _HORIZON_BYTES = 64 * 1024
 _PLAIN_COMMIT = (RM_XACT, XACT_COMMIT)
-_SELECTION = Selection(
-    ((XACT_END_KINDS | FACT_KINDS | STORAGE_KINDS) - {_PLAIN_COMMIT}), collected=ROW_KINDS | {_PLAIN_COMMIT}
-)
+INDEXED_KINDS = XACT_END_KINDS | FACT_KINDS | STORAGE_KINDS | ROW_KINDS
+_SELECTION = Selection(INDEXED_KINDS - ROW_KINDS - {_PLAIN_COMMIT}, collected=ROW_KINDS | {_PLAIN_COMMIT})
 _TIME_OFFSET = RECORD_HEADER_SIZE + 2
 
 
@@ -100,14 +99,19 @@ def build_index(
     )
 
 
-def index_record(record: Record, name: SegmentName) -> SegmentIndex:
-    """The index of one record alone, everything of it listed: one that spans segments, once its pieces are joined."""
+def index_records(records: Sequence[Record], name: SegmentName) -> SegmentIndex:
+    """The index of these records alone, everything of them listed: one that spans segments, once its pieces are joined.
+
+    ``name``: the segment in which the first one begins.
+    """
     found = _Found()
-    found.add(record)
-    return _Chosen(found, None, record.major, record.lsn, 0).index(
+    for record in records:
+        found.add(record)
+    first, last = records[0], records[-1]
+    return _Chosen(found, None, first.major, first.lsn, 0).index(
         name=name,
-        start=record.lsn,
-        end=record.end_lsn,
+        start=first.lsn,
+        end=last.end_lsn,
         complete=True,
         lead_length=0,
         lead=None,

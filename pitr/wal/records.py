@@ -160,6 +160,15 @@ class Record(NamedTuple):
         except (struct.error, IndexError, ValueError) as error:
             raise IntegrityError(f"WAL record at {self.lsn} is damaged", detail=f"body: {error}") from None
 
+    def packed_image(self, block_id: int) -> PackedImage | None:
+        """The full-page image of one block reference, None if it has none. Raises IntegrityError."""
+        begin = self.position + RECORD_HEADER_SIZE
+        raw = self.buffer[begin : self.position + self.total_length]
+        try:
+            return _image(raw, self.major, block_id)
+        except (struct.error, IndexError, ValueError) as error:
+            raise IntegrityError(f"WAL record at {self.lsn} is damaged", detail=f"body: {error}") from None
+
 
 class _ImageFlags(NamedTuple):
     applies: int
@@ -177,11 +186,44 @@ class _BlockHeader(NamedTuple):
     data_length: int
     image_length: int
     image_info: int
+    hole_offset: int
+    hole_length: int | None
+    """None: what the image lacks to a page"""
     locator: RelFileLocator
     block: int
 
 
+class PackedImage(NamedTuple):
+    """A page as it stands in a record: without its hole, perhaps compressed. ``info``: bimg_info."""
+
+    data: bytes
+    info: int
+    hole_offset: int
+    hole_length: int | None
+
+
 def _decode(raw: bytes, major: int) -> RecordBody:
+    headers, at, main_length, origin, top_xid = _headers(raw, major)
+    blocks = []
+    for header in headers:
+        at += header.image_length
+        blocks.append(_reference(header, raw[at : at + header.data_length], major))
+        at += header.data_length
+    return RecordBody(raw[at : at + main_length], tuple(blocks), origin, top_xid)
+
+
+def _image(raw: bytes, major: int, block_id: int) -> PackedImage | None:
+    headers, at, *_ = _headers(raw, major)
+    for header in headers:
+        if header.id == block_id and header.flags & _HAS_IMAGE:
+            data = raw[at : at + header.image_length]
+            return PackedImage(data, header.image_info, header.hole_offset, header.hole_length)
+        at += header.image_length + header.data_length
+    return None
+
+
+def _headers(raw: bytes, major: int) -> tuple[list[_BlockHeader], int, int, int | None, int | None]:
+    """The blocks' headers, where the data begin, the length of the main data, origin, top-level xid."""
     headers: list[_BlockHeader] = []
     origin = top_xid = None
     main_length = 0
@@ -210,24 +252,22 @@ def _decode(raw: bytes, major: int) -> RecordBody:
             raise ValueError(f"block id {identity}")
     if len(raw) - at != payload:
         raise ValueError(f"{len(raw) - at} bytes of data, expected {payload}")
-    blocks = []
-    for header in headers:
-        at += header.image_length
-        blocks.append(_reference(header, raw[at : at + header.data_length], major))
-        at += header.data_length
-    return RecordBody(raw[at : at + main_length], tuple(blocks), origin, top_xid)
+    return headers, at, main_length, origin, top_xid
 
 
 def _block_header(raw: bytes, at: int, previous: RelFileLocator | None, major: int) -> tuple[_BlockHeader, int]:
     identity = raw[at]
     flags, data_length = _BLOCK_HEADER.unpack_from(raw, at + 1)
     at += 4
-    image_length = image_info = 0
+    image_length = image_info = hole_offset = 0
+    hole_length = None
     if flags & _HAS_IMAGE:
-        image_length, _, image_info = _IMAGE_HEADER.unpack_from(raw, at)
+        image_length, hole_offset, image_info = _IMAGE_HEADER.unpack_from(raw, at)
         at += 5
-        if image_info & _IMAGE_HAS_HOLE and image_info & _image_flags(major).compressed:
-            at += 2  # hole_length; an image that is not compressed implies it
+        if image_info & _image_flags(major).compressed:
+            hole_length = 0
+            if image_info & _IMAGE_HAS_HOLE:  # an image that is not compressed implies the length
+                hole_length, at = int.from_bytes(raw[at : at + 2], "little"), at + 2
     if flags & _SAME_REL:
         if previous is None:
             raise ValueError("block reference without a relation")
@@ -236,7 +276,10 @@ def _block_header(raw: bytes, at: int, previous: RelFileLocator | None, major: i
         locator = RelFileLocator(*_RELATION.unpack_from(raw, at))
         at += 12
     (block,) = _UINT32.unpack_from(raw, at)
-    return _BlockHeader(identity, flags, data_length, image_length, image_info, locator, block), at + 4
+    header = _BlockHeader(
+        identity, flags, data_length, image_length, image_info, hole_offset, hole_length, locator, block
+    )
+    return header, at + 4
 
 
 def _reference(header: _BlockHeader, data: bytes, major: int) -> BlockReference:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from pitr.pg.lsn import Lsn
 from pitr.wal.index import SegmentIndex
-from pitr.wal.indexing import index_record, is_indexed
+from pitr.wal.indexing import index_records, is_indexed
 from pitr.wal.records import RECORD_HEADER, RECORD_HEADER_SIZE, Record
 
 ReadRecord = Callable[[Lsn], Record | None]
@@ -25,7 +25,7 @@ def stitched(indexes: Iterable[SegmentIndex], read_record: ReadRecord) -> Iterat
             if index.name.start == begun.next_segment and not index.lead_given_up:
                 record = begun.add(index, read_record)
                 if record is not None:
-                    yield index_record(record, begun.index.name)
+                    yield index_records([record], begun.index.name)
                 begun = None if begun.done else begun
             else:
                 begun = None
