@@ -4,6 +4,7 @@ Layers, top down (checked by import-linter; the arrows of imports point down onl
 
     cli                                   click, rendering, exit codes; nothing else prints or exits
     api                                   the same operations as typed functions, for other programs
+    find                                  what happened: the indexes of WAL, and where a restore would stop before it
     base  archive  restore  status        engines: one frozen request in, one frozen result out
     repo  wal                             names, manifests, maps, catalog, leases; pages, records, transactions
     store  codec  pg                      names to bytes; bytes to bytes; every fact about PostgreSQL

@@ -50,6 +50,13 @@ ENTRIES: tuple[Entry, ...] = (
         "[--if-older AGE] [--if-role ROLE] [--max-rate R] [--label L]",
     ),
     Entry(
+        "find",
+        f"{_COMMANDS}.find:find",
+        "something is lost",
+        "what happened to which tables, when, and where to stop before it",
+        "[--since T] [--table TABLE] [--op OP] [--min-rows N] [--xid N]",
+    ),
+    Entry(
         "restore base",
         f"{_COMMANDS}.restore:base",
         "something is lost",
