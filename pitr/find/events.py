@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, get_args
@@ -25,6 +26,9 @@ SHOWN: tuple[Op, ...] = tuple(op for op in OPS if op != "reindex")
 """What is shown when no op is asked for."""
 
 
+_PLAIN = re.compile(r"[a-z_][a-z0-9_$]*")
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """``schema`` and ``name`` are None where no backup and no WAL tells them; ``oid`` None: only its file is known.
@@ -45,8 +49,13 @@ class Table:
     @property
     def shown(self) -> str:
         if self.name is not None:
-            return self.name if self.schema is None else f"{self.schema}.{self.name}"
+            return _quoted(self.name) if self.schema is None else f"{_quoted(self.schema)}.{_quoted(self.name)}"
         return f"relation OID {self.oid}" if self.oid is not None else f"a relation with file {self.file}"
+
+
+def _quoted(name: str) -> str:
+    """As it must be written in SQL, reserved words aside."""
+    return name if _PLAIN.fullmatch(name) else '"' + name.replace('"', '""') + '"'
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,9 @@ _HORIZON_BYTES = 64 * 1024
 _PLAIN_COMMIT = (RM_XACT, XACT_COMMIT)
 INDEXED_KINDS = XACT_END_KINDS | FACT_KINDS | STORAGE_KINDS | ROW_KINDS
 _SELECTION = Selection(INDEXED_KINDS - ROW_KINDS - {_PLAIN_COMMIT}, collected=ROW_KINDS | {_PLAIN_COMMIT})
+_TEMPORARY = "t"
+"""relpersistence. Temporary relations can be very many, and nothing of them is listed."""
+_FIRST_USER_FILE = 16384
 _TIME_OFFSET = RECORD_HEADER_SIZE + 2
 
 
@@ -222,6 +225,13 @@ class _Chosen:
         """Commits without details that were collected: xid to position and time."""
         self._take_plain_commits()
         self.horizon = self._horizon(horizon_lsn)
+        self.born = self._born()
+        self.temporary = {
+            (born.database, born.oid)
+            for born in self.born
+            if isinstance(born, RelationBorn) and born.persistence == _TEMPORARY
+        }
+        self.locks = {lock for lock in found.locks if (lock.database, lock.relation) not in self.temporary}
 
     def index(
         self,
@@ -245,8 +255,7 @@ class _Chosen:
         listed = self._listed(committed)
         kept = {xid for commit in listed for xid in (commit.xid, *commit.subxacts)}
         kept.update(self._raw_xids() - done - gone)
-        rows = self._rows(kept)
-        relations, databases = self._born(kept)
+        born = [one for one in self.born if one.xid in kept]
         return SegmentIndex(
             name=name,
             major=self.major,
@@ -265,11 +274,11 @@ class _Chosen:
             committed=ranges_of(done),
             aborted=ranges_of(gone),
             transactions=tuple(sorted(listed, key=lambda commit: commit.lsn)),
-            rows=tuple(rows),
-            locks=tuple(sorted({lock for lock in found.locks if lock.xid in kept})),
+            rows=tuple(self._rows(kept)),
+            locks=tuple(sorted(lock for lock in self.locks if lock.xid in kept)),
             created=tuple(created for created in found.created if created.xid in kept),
-            relations=tuple(relations),
-            databases=tuple(databases),
+            relations=tuple(one for one in born if isinstance(one, RelationBorn) and one.persistence != _TEMPORARY),
+            databases=tuple(one for one in born if isinstance(one, DatabaseBorn)),
             events=tuple(found.events),
             marks=tuple(found.marks),
             mapped=tuple(found.mapped),
@@ -286,16 +295,19 @@ class _Chosen:
                 self.plain[xid] = last, time
 
     def _horizon(self, lsn: Lsn) -> int:
-        """The highest xid that appears in the first part of the segment: a higher one has, as a rule, begun here."""
-        found = self.found
-        early = [end.xid for end in found.ends if end.lsn < lsn]
-        early += [end.xid for end in found.plain_commits if end.lsn < lsn]
+        """The highest xid that appears in the first part of the segment: a higher one has, as a rule, begun here.
+
+        Of the first xid that appears at all if that is later.
+        """
+        seen = [(end.lsn, end.xid) for end in (*self.found.ends, *self.found.plain_commits)]
         if self.stream is not None:
             for xid, positions in self.positions.items():
-                if self.stream.lsn(positions[0]) >= lsn:
+                first = self.stream.lsn(positions[0])
+                seen.append((first, xid))
+                if first >= lsn:
                     break
-                early.append(xid)
-        return max(early, default=0)
+        limit = max(int(lsn), min((at for at, _ in seen), default=0) + 1)
+        return max((xid for at, xid in seen if at < limit), default=0)
 
     def _raw_xids(self) -> set[int]:
         found = self.found
@@ -328,13 +340,14 @@ class _Chosen:
 
     def _listed(self, committed: Sequence[TransactionEnd]) -> list[Commit]:
         found = self.found
-        special = {one.xid for items in (found.locks, found.created, found.born) for one in items}
+        special = {one.xid for items in (self.locks, found.created) for one in items}
         special.update(getattr(event, "xid", 0) for event in found.events)
         commits: list[Commit] = []
         for end in committed:
             commit = Commit(
                 end.lsn, microseconds(end.time), end.xid, end.prepared, end.database,
-                end.subxacts, end.relations, end.dropped_stats,
+                end.subxacts, end.relations,
+                tuple(one for one in end.dropped_stats if (one.database, one.object_id) not in self.temporary),
             )  # fmt: skip
             if self._is_notable(commit, special):
                 commits.append(commit)
@@ -363,7 +376,11 @@ class _Chosen:
             return False
         for xid in xids:
             self._count(counts, xid)
-        return any(max(row[DELETED], row[UPDATED]) >= self.threshold for row in counts.values())
+        return any(
+            max(row[DELETED], row[UPDATED]) >= self.threshold
+            for file, row in counts.items()
+            if file.number >= _FIRST_USER_FILE
+        )
 
     # What is listed of them
 
@@ -384,17 +401,14 @@ class _Chosen:
             rows += [Rows(xid, file, *row) for file, row in sorted(counts.items())]
         return rows
 
-    def _born(self, xids: set[int]) -> tuple[list[RelationBorn], list[DatabaseBorn]]:
-        """Temporary relations are left out: they are never listed, and there can be very many."""
-        found = [born for born in self.found.born if born.xid in xids]
+    def _born(self) -> list[RelationBorn | DatabaseBorn]:
+        """Whoever makes a relation locks it, so only the rows of those transactions are looked at."""
+        found = list(self.found.born)
         locking = {lock.xid for lock in self.found.locks} | {getattr(event, "xid", 0) for event in self.found.events}
         if self.stream is not None:
-            for xid in sorted(xids & locking):
-                found += births(self.stream, self.positions.get(xid, ()), self.major)
-        return (
-            [born for born in found if isinstance(born, RelationBorn) and born.persistence != "t"],
-            [born for born in found if isinstance(born, DatabaseBorn)],
-        )
+            for xid in sorted(locking & self.positions.keys()):
+                found += births(self.stream, self.positions[xid], self.major)
+        return found
 
 
 def _ends(ends: Sequence[End]) -> Ends | None:

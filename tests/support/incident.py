@@ -15,8 +15,9 @@ BEFORE = """
 CREATE SCHEMA shop;
 CREATE TABLE shop.orders (id int PRIMARY KEY, body text);
 CREATE TABLE shop.item (id int PRIMARY KEY, orders_id int REFERENCES shop.orders ON DELETE CASCADE, note text);
-INSERT INTO shop.orders SELECT n, 'order' FROM generate_series(1, 400) AS n;
-INSERT INTO shop.item SELECT n, n % 400 + 1, 'item' FROM generate_series(1, 900) AS n;
+INSERT INTO shop.orders SELECT n, 'order' FROM generate_series(1, 4000) AS n;
+INSERT INTO shop.item SELECT n, n % 4000 + 1, 'item' FROM generate_series(1, 30000) AS n;
+CREATE INDEX ON shop.item (orders_id);
 CREATE TABLE shop.price (id int, amount int);
 INSERT INTO shop.price SELECT n, n FROM generate_series(1, 600) AS n;
 CREATE TABLE shop.emptied (id serial PRIMARY KEY, body text);
@@ -39,6 +40,8 @@ CREATE TABLE shop."Saved points" (id int);
 INSERT INTO shop."Saved points" SELECT generate_series(1, 500);
 CREATE TABLE shop.prepared (id int);
 INSERT INTO shop.prepared SELECT generate_series(1, 300);
+CREATE TABLE shop.waiting (id int);
+INSERT INTO shop.waiting SELECT generate_series(1, 130);
 CREATE MATERIALIZED VIEW shop.summary AS SELECT count(*) FROM shop.orders;
 CREATE SCHEMA doomed;
 CREATE TABLE doomed.one (id serial, body text);
@@ -62,6 +65,8 @@ class Expected:
 class Incident:
     source: Source
     expected: list[Expected] = field(default_factory=list)
+    prepared: int = 0
+    """The xid of a transaction that is prepared early and committed late"""
 
     def did(self, op: str, xid: int, *tables: str | tuple[str, int, int, int], db: str = "app") -> None:
         """A table with (rows deleted, updated, inserted afterwards), or its name alone: none of them."""
@@ -74,7 +79,7 @@ class Incident:
 
 @contextmanager
 def load_on(cluster: Cluster) -> Iterator[None]:
-    argv = cluster._pgbench(["-n", "-T", "600", "-c", "2", "--rate", "150"], "postgres")
+    argv = cluster._pgbench(["-n", "-T", "600", "-c", "2", "--rate", "300"], "postgres")
     process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         yield
@@ -92,6 +97,7 @@ def make(directory: Path, major: int) -> Incident:
     for name in ("app", "doomed_db"):
         cluster.sql(f"CREATE DATABASE {name}")
     cluster.sql(BEFORE, "app")
+    cluster.sql("CREATE TABLE kept AS SELECT generate_series(1, 7) AS i", "doomed_db")
     location = cluster.directory / "place"
     location.mkdir(mode=0o700)
     cluster.sql(f"CREATE TABLESPACE place LOCATION '{location}'")
@@ -120,7 +126,7 @@ def _run(incident: Incident, *statements: str, db: str = "app") -> int:
 
 def _rows(incident: Incident) -> None:
     xid = _run(incident, "DELETE FROM shop.orders")
-    incident.did("delete", xid, ("shop.item", 900, 0, 0), ("shop.orders", 400, 0, 0))
+    incident.did("delete", xid, ("shop.item", 30000, 0, 0), ("shop.orders", 4000, 0, 0))
     xid = _run(incident, "UPDATE shop.price SET amount = 0")
     incident.did("update", xid, ("shop.price", 0, 600, 0))
     xid = _run(
@@ -134,9 +140,17 @@ def _rows(incident: Incident) -> None:
         "DROP TABLE shop.victim",
         "ROLLBACK TO b",
     )
-    incident.did("delete", xid, ("shop.Saved points", 200, 0, 0))
+    incident.did("delete", xid, ('shop."Saved points"', 200, 0, 0))
     xid = _run(incident, "DELETE FROM shop.prepared WHERE id > 100", "SAVEPOINT c", "DELETE FROM shop.prepared")
     incident.did("delete", xid, ("shop.prepared", 300, 0, 0))
+    with incident.source.cluster.connect("app", autocommit=False) as connection:
+        connection.execute("DELETE FROM shop.waiting WHERE id <= 30; SAVEPOINT d; DELETE FROM shop.waiting")
+        row = connection.execute("SELECT pg_current_xact_id()::text::bigint").fetchone()
+        connection.execute("PREPARE TRANSACTION 'waiting'")
+        connection.execute("DELETE FROM shop.indexed; DROP TABLE shop.moved")
+        connection.execute("PREPARE TRANSACTION 'given up'")
+    assert row is not None
+    incident.prepared = row[0]
     with incident.source.cluster.connect("app", autocommit=False) as connection:
         connection.execute("DELETE FROM shop.clustered; DROP TABLE shop.victim")
         connection.rollback()
@@ -144,6 +158,7 @@ def _rows(incident: Incident) -> None:
 
 def _files(incident: Incident) -> None:
     cluster = incident.source.cluster
+    cluster.sql("ROLLBACK PREPARED 'given up'", "app")
     incident.did("truncate", _run(incident, "TRUNCATE shop.emptied RESTART IDENTITY"), "shop.emptied")
     xid = _run(
         incident,
@@ -201,7 +216,10 @@ def _harmless(incident: Incident) -> None:
 
 def _later(incident: Incident) -> None:
     """What happens to relations and files that no backup has seen."""
-    incident.source.cluster.sql("CHECKPOINT")  # so that rows come as page images
+    cluster = incident.source.cluster
+    cluster.sql("CHECKPOINT")  # so that rows come as page images
+    cluster.sql("COMMIT PREPARED 'waiting'", "app")
+    incident.did("delete", incident.prepared, ("shop.waiting", 130, 0, 0))
     incident.did("delete", _run(incident, "DELETE FROM made_later"), ("public.made_later", 250, 0, 0))
     incident.did("delete", _run(incident, "DELETE FROM shop.reloaded"), ("shop.reloaded", 150, 0, 0))
     xid = _run(incident, "UPDATE shop.altered SET amount = 1")
