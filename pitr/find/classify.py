@@ -17,6 +17,7 @@ _TOAST_SCHEMA = "pg_toast"
 _TABLE_KINDS = frozenset("rpmfvS")
 _INDEX_KINDS = frozenset("iI")
 _WITH_ROWS = frozenset("rm")
+_STORED_KINDS = frozenset("rmS")
 _DROPPED_STATS_SINCE = 15
 
 Key = tuple[int, int]
@@ -107,17 +108,19 @@ class _Fate:
         if not deleted:
             return set()
         removed = self._owners_of_removed()
+        rewritten = {(one.database, one.rewrite_of) for one in changes.relations}
+        locked = changes.locks - born - rewritten
         gone = set()
-        for key in changes.locks - born:
+        for key in locked:
             kind = self.kind(key)
             if key[1] < FIRST_USER_OID or kind is None or kind not in _TABLE_KINDS:
                 continue
-            is_stored = kind in "rmS"
-            if (key in removed) if is_stored else deleted >= len(changes.locks - born):
+            is_stored = kind in _STORED_KINDS
+            if (key in removed) if is_stored else deleted >= len(locked):
                 gone.add(key)
                 if changes.created or not is_stored:
                     self.unsure.add(key)
-        return gone - {(one.database, one.rewrite_of) for one in changes.relations}
+        return gone
 
     def _owners_of_removed(self) -> dict[Key, RelFileLocator]:
         owners = {}
@@ -200,7 +203,8 @@ class _Fate:
         )
 
     def events(self) -> Iterator[Event]:
-        yield from self._of("drop", {key for key in self.dropped if not self._goes_with_its_owner(key)})
+        dropped = {key for key in self.dropped if not self._goes_with_its_owner(key)}
+        yield from self._of("drop", dropped, note="or altered, or emptied")
         truncated = {key for key in self.truncated if self.kind(key) != "S"}
         yield from self._of("truncate", truncated, note="or rewritten")
         yield from self._of("rewrite", self.rewritten)

@@ -125,6 +125,7 @@ class SegmentIndex:
     lead_length, lead      of the record that goes on here: how much of it, and that (None: too long to keep)
     lead_given_up          that record was never finished
     tail, tail_data        where a record begins that goes on in the next segment, and its beginning
+    tail_cut               that is only the record's header: the rest is too long to keep
     threshold, horizon     see FORMAT.md
     commits, aborts        all of them in short; committed, aborted: which xids, subtransactions included
     transactions           the notable commits
@@ -142,6 +143,7 @@ class SegmentIndex:
     lead_given_up: bool
     tail: Lsn | None
     tail_data: bytes
+    tail_cut: bool
     threshold: int
     horizon: int
     commits: Ends | None = None
@@ -203,6 +205,7 @@ def encode_index(index: SegmentIndex) -> bytes:
         "lead_given_up": index.lead_given_up,
         "tail": index.tail,
         "tail_data": _text(index.tail_data),
+        "tail_cut": index.tail_cut,
         "threshold": index.threshold,
         "horizon": index.horizon,
         "commits": index.commits,
@@ -259,6 +262,7 @@ def _decode(document: dict[str, Any]) -> SegmentIndex:
         lead_given_up=document["lead_given_up"],
         tail=_lsn(document["tail"]),
         tail_data=base64.b64decode(document["tail_data"]),
+        tail_cut=document["tail_cut"],
         threshold=document["threshold"],
         horizon=document["horizon"],
         commits=_ends(document["commits"]),

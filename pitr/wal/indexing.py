@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from pitr.core.errors import IntegrityError
 from pitr.core.files import Buffer
 from pitr.pg.lsn import Lsn
 from pitr.pg.segments import SegmentName
@@ -48,8 +50,8 @@ from pitr.wal.stream import Segment, Stream, first_record, header_size
 from pitr.wal.xact import XACT_COMMIT, XACT_END_KINDS, TransactionEnd, end_microseconds, has_details, transaction_end
 from pitr.wal.xlog import XlogEvent, microseconds, xlog_event
 
-LEAD_LIMIT = 32 * 1024
-"""A longer continuation of a record begun earlier is not kept; readers fetch the segment."""
+PIECE_LIMIT = 32 * 1024
+"""A longer piece of a record that spans segments is not kept; readers fetch the segments."""
 _HORIZON_BYTES = 64 * 1024
 _PLAIN_COMMIT = (RM_XACT, XACT_COMMIT)
 INDEXED_KINDS = XACT_END_KINDS | FACT_KINDS | STORAGE_KINDS | ROW_KINDS
@@ -68,7 +70,14 @@ def build_index(
     A Segment that is not complete is read up to where its WAL ends. Raises IntegrityError for a damaged segment.
     """
     segment = data if isinstance(data, Segment) else Segment.read(data, name, system_id=system_id)
-    pages = segment.pages
+    try:
+        return _build(segment, threshold)
+    except (struct.error, IndexError) as error:  # of records that are read without decoding them one by one
+        raise IntegrityError(f"WAL segment {name} is damaged", detail=str(error)) from error
+
+
+def _build(segment: Segment, threshold: int) -> SegmentIndex:
+    name, pages = segment.name, segment.pages
     lead_length, given_up = _lead(pages)
     start = first_record(pages)
     found = _Found()
@@ -95,10 +104,11 @@ def build_index(
         end=end,
         complete=segment.complete,
         lead_length=lead_length,
-        lead=_first_bytes(segment, lead_length) if lead_length <= LEAD_LIMIT and not given_up else None,
+        lead=_first_bytes(segment, lead_length) if lead_length <= PIECE_LIMIT and not given_up else None,
         lead_given_up=given_up,
         tail=tail,
-        tail_data=tail_data,
+        tail_data=tail_data if len(tail_data) <= PIECE_LIMIT else tail_data[:RECORD_HEADER_SIZE],
+        tail_cut=len(tail_data) > PIECE_LIMIT,
     )
 
 
@@ -121,6 +131,7 @@ def index_records(records: Sequence[Record], name: SegmentName) -> SegmentIndex:
         lead_given_up=False,
         tail=None,
         tail_data=b"",
+        tail_cut=False,
     )
 
 
@@ -245,6 +256,7 @@ class _Chosen:
         lead_given_up: bool,
         tail: Lsn | None,
         tail_data: bytes,
+        tail_cut: bool,
     ) -> SegmentIndex:
         found = self.found
         committed = [one for one in found.ends if one.committed]
@@ -267,6 +279,7 @@ class _Chosen:
             lead_given_up=lead_given_up,
             tail=tail,
             tail_data=tail_data,
+            tail_cut=tail_cut,
             threshold=self.threshold,
             horizon=self.horizon,
             commits=self._commit_ends(committed),
@@ -299,7 +312,8 @@ class _Chosen:
 
         Of the first xid that appears at all if that is later.
         """
-        seen = [(end.lsn, end.xid) for end in (*self.found.ends, *self.found.plain_commits)]
+        seen = [(int(end.lsn), end.xid) for end in self.found.ends]
+        seen += [(end.lsn, end.xid) for end in self.found.plain_commits]
         if self.stream is not None:
             for xid, positions in self.positions.items():
                 first = self.stream.lsn(positions[0])

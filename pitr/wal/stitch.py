@@ -42,7 +42,7 @@ class _Begun:
         self.done = False
 
     def add(self, following: SegmentIndex, read_record: ReadRecord) -> Record | None:
-        if following.lead is None:
+        if following.lead is None or self.index.tail_cut:
             self.done = True
             return read_record(self.lsn)
         self.data += following.lead
