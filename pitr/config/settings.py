@@ -123,7 +123,7 @@ class ClusterSettings:
     )
     spool: Path | None = setting(
         "path",
-        "Directory for acknowledgements and prefetched WAL, owned by the server's user. "
+        "Directory for acknowledgements, prefetched WAL and its indexes, owned by the server's user. "
         f"Default: {DEFAULT_SPOOL} when this user may write there, else none.",
     )
     policy: Policy = field(default_factory=Policy)

@@ -240,7 +240,7 @@ class _Chosen:
         self.temporary = {
             (born.database, born.oid)
             for born in self.born
-            if isinstance(born, RelationBorn) and born.persistence == _TEMPORARY
+            if isinstance(born, RelationBorn) and born.persistence == _TEMPORARY and threshold
         }
         self.locks = {lock for lock in found.locks if (lock.database, lock.relation) not in self.temporary}
 
