@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from pitr.archive.indexing import IndexOf
 from pitr.archive.remote import Outcome, Remote, on_each
 from pitr.archive.source import WalFile, read_wal_file
 from pitr.codec import content_digest
-from pitr.codec.frames import MAX_INDEX_PAYLOAD
 from pitr.core.clock import Clock, utc_now
 from pitr.core.errors import ConfigError
 from pitr.core.events import Report, silent, warn
 from pitr.pg.segments import PartialName, SegmentName
 from pitr.repo.identity import ensure_identity
 from pitr.repo.repository import Repository
-from pitr.repo.walobjects import Put, put_wal, put_wal_object
+from pitr.repo.walobjects import Index, Put, put_wal, put_wal_object
 
 
 class PushResult(NamedTuple):
@@ -52,7 +52,7 @@ def push_segment(
             hint='set required = true for at least one ("pitr config show")',
         )
     file = read_wal_file(path, cluster, clock(), data_directory=data_directory)
-    index = segment_index(file, report)
+    index = IndexOf(file.name, file.data, report) if isinstance(file.name, SegmentName) else b""
     outcomes = on_each(remotes, lambda repository: store_file(repository, file, index=index))
     _raise_first(outcomes, report)
     return PushResult(
@@ -63,27 +63,7 @@ def push_segment(
     )
 
 
-def segment_index(file: WalFile, report: Report = silent) -> bytes:
-    """The index of a finished segment, for its object; empty for other files.
-
-    Nothing that is wrong with an index keeps a segment from the archive: readers build what is missing.
-    """
-    if not isinstance(file.name, SegmentName):
-        return b""
-    from pitr.wal.index import encode_index
-    from pitr.wal.indexing import build_index
-
-    try:
-        index = encode_index(build_index(file.data, file.name))
-        if len(index) > MAX_INDEX_PAYLOAD:
-            raise ValueError(f"it has {len(index)} bytes")
-        return index
-    except Exception as error:  # noqa: BLE001 - archiving goes on whatever happens here, and the warning names it
-        warn(report, f"WAL segment {file.name} is archived without an index: {type(error).__name__}: {error}")
-        return b""
-
-
-def store_file(repository: Repository, file: WalFile, *, index: bytes = b"") -> Put:
+def store_file(repository: Repository, file: WalFile, *, index: Index = b"") -> Put:
     """Record the cluster on its first file, then put this one, only if absent."""
     ensure_identity(repository, file.identity)
     names = file.identity.names

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from pitr.archive.indexing import IndexOf
 from pitr.archive.remote import Remote, on_each
 from pitr.codec import content_digest
 from pitr.core.errors import PitrError, StoreDenied, StoreError
@@ -20,7 +21,7 @@ from pitr.pg.segments import PartialName, SegmentName
 from pitr.pg.timelines import History
 from pitr.repo.names import HistoryNames, split_partial
 from pitr.repo.repository import Repository
-from pitr.repo.walobjects import get_wal, put_wal, put_wal_object
+from pitr.repo.walobjects import Index, get_wal, put_wal, put_wal_object
 from pitr.wal.segment import check_segment
 
 DEFAULT_INTERVAL_S = 0.5
@@ -228,7 +229,8 @@ class Uploader:
     def _on_each(self, remotes: Sequence[Remote], job: _Job) -> None:
         if not job.whole and self._partial_of is not job.data:
             self._partial_of, self._superseded = job.data, {}
-        outcomes = on_each(remotes, lambda repository: self._put(repository, job))
+        index = IndexOf(job.segment, job.data, self._report) if job.whole else b""
+        outcomes = on_each(remotes, lambda repository: self._put(repository, job, index))
         failed = [outcome for outcome in outcomes if outcome.error is not None]
         for outcome in failed:
             if not outcome.remote.required:
@@ -237,9 +239,9 @@ class Uploader:
         if error is not None:
             raise error
 
-    def _put(self, repository: Repository, job: _Job) -> None:
+    def _put(self, repository: Repository, job: _Job, index: Index) -> None:
         if job.whole:
-            put_wal(repository, self._names, job.segment, job.data)
+            put_wal(repository, self._names, job.segment, job.data, index=index)
             return
         content = partial_content(job.segment, job.data, job.end)
         name = partial_name(repository, self._names, job.segment, content, job.end)

@@ -16,6 +16,9 @@ from pitr.repo.names import HistoryNames
 from pitr.repo.objects import open_sealed
 from pitr.repo.repository import Repository
 
+Index = bytes | Callable[[], bytes]
+"""The index payload of a segment's object; a callable is asked only when the object is really written."""
+
 
 class Put(Enum):
     STORED = "stored"
@@ -27,7 +30,7 @@ class ArchivedSegment(NamedTuple):
     stored_bytes: int
 
 
-def put_wal(repository: Repository, names: HistoryNames, name: ArchiveName, data: Buffer, *, index: bytes = b"") -> Put:
+def put_wal(repository: Repository, names: HistoryNames, name: ArchiveName, data: Buffer, *, index: Index = b"") -> Put:
     """Archive one file, durably. The same content again is fine; other content under the same name is refused.
 
     Raises OverwriteRefused and leaves what is stored as it is.
@@ -35,7 +38,7 @@ def put_wal(repository: Repository, names: HistoryNames, name: ArchiveName, data
     return put_wal_object(repository, names.wal_file(name), data, index=index)
 
 
-def put_wal_object(repository: Repository, object_name: str, data: Buffer, *, index: bytes = b"") -> Put:
+def put_wal_object(repository: Repository, object_name: str, data: Buffer, *, index: Index = b"") -> Put:
     """As put_wal, for a name that the caller built (partials)."""
     # A look costs a local store next to nothing, and spares the sealing of a file that is pushed again.
     look_first = repository.store.caps.local_path or not repository.descriptor.if_absent
