@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -152,6 +153,26 @@ def test_every_proposed_target_can_be_reached(incident: Incident, tmp_path: Path
             [PROGRAM, *argv], env=program_environment(incident.source.url), capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
+
+
+def run_program(incident: Incident, *words: str) -> str:
+    environment = program_environment(incident.source.url)
+    done = subprocess.run([PROGRAM, "find", *words], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_command(incident: Incident) -> None:
+    document = json.loads(run_program(incident, "--op", "drop,delete", "--table", "shop.orders", "--json"))
+    assert document["schema"] == "pitr.find/1"
+    (event,) = document["result"]["events"]
+    assert (event["op"], event["rows"], event["tables"][0]["name"]) == ("delete", 34000, "item")
+    assert event["restore"][-3:] == ["--xid", str(event["xid"]), "--exclusive"]
+    lines = run_program(incident).splitlines()
+    assert any("shop.item 30000 rows, shop.orders 4000 rows" in line for line in lines)
+    assert not any("reindex" in line for line in lines)
+    assert "last commit" in lines[-1]
+    assert run_program(incident, "--until", "2001-01-01Z").startswith("nothing of the kind was found")
 
 
 # The indexes of single segments against one reading of all of the WAL
