@@ -172,7 +172,7 @@ def test_the_command(incident: Incident) -> None:
     assert any("shop.item 30000 rows, shop.orders 4000 rows" in line for line in lines)
     assert not any("reindex" in line for line in lines)
     assert "last commit" in lines[-1]
-    assert run_program(incident, "--until", "2001-01-01Z").startswith("nothing of the kind was found")
+    assert run_program(incident, "--until", "2001-01-01 00:00Z").startswith("nothing of the kind was found")
 
 
 # The indexes of single segments against one reading of all of the WAL
