@@ -16,6 +16,7 @@ from pitr.core.documents import to_json
 from pitr.core.errors import IntegrityError, Interrupted, PitrError, StoreDenied
 from pitr.core.events import PhaseEnded, PhaseStarted, Report, warn
 from pitr.core.files import fsync_directory, os_errors_as_pitr, sync_filesystem, write_file_durably
+from pitr.pg.cluster_files import debian_cluster
 from pitr.pg.control import CONTROL_FILE, parse_control
 from pitr.repo.catalog import load_backup
 from pitr.repo.manifest import BackupManifest
@@ -141,7 +142,9 @@ def _write(
         files=plan.files,
         bytes_written=written,
         removed_files=removed,
-        start_commands=start_commands(plan, prepared.manifest.server.major, prepared.target.owner),
+        start_commands=start_commands(
+            plan, prepared.manifest.server.major, prepared.target.owner, debian_cluster(prepared.target.path)
+        ),
         next_steps=next_steps(plan),
         config_directory=f"{plan.to}/{CONFIG_DIRECTORY}" if layout.outside else None,
         warnings=plan.warnings,

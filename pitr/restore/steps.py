@@ -6,33 +6,39 @@ import contextlib
 import os
 import pwd
 import shlex
-from pathlib import Path
 
 from pitr.core.errors import ToolMissing
+from pitr.pg.cluster_files import DebianCluster
 from pitr.pg.tools import find_tools
 from pitr.restore.request import RestorePlan
+from pitr.restore.settings import AUTO_CONF
 from pitr.restore.tree import Owner
 
+_START_LOG = "startup.log"
 
-def start_commands(plan: RestorePlan, major: int, owner: Owner) -> tuple[str, ...]:
-    """pg_ctl by its full path where it is installed; run as the directory's owner when we are root."""
+
+def start_commands(plan: RestorePlan, major: int, owner: Owner, debian: DebianCluster | None) -> tuple[str, ...]:
+    """For Debian's own directories its pg_ctlcluster; else pg_ctl by its full path, as the directory's owner if we are
+    root. The log stands inside: what is around the directory need not belong to that user."""
+    if debian is not None and debian.major == major:
+        return (shlex.join(debian.control_argv("start")),)
     program = "pg_ctl"
     with contextlib.suppress(ToolMissing):
         program = find_tools(major).path("pg_ctl")
-    log = f"{plan.to}.log"
-    argv = [program, "-D", plan.to, "-l", log, "-t", "3600", "start"]
+    argv = [program, "-D", plan.to, "-l", f"{plan.to}/{_START_LOG}", "-t", "3600", "start"]
     if os.geteuid() == 0:
-        argv = ["sudo", "-u", _user(owner), *argv]
+        argv = [*_as_user(owner), *argv]
     return (shlex.join(argv),)
 
 
-def _user(owner: Owner) -> str:
+def _as_user(owner: Owner) -> list[str]:
+    """util-linux has both programs; sudo is missing from many servers."""
     if owner is None:
-        return "postgres"
+        return ["runuser", "-u", "postgres", "--"]
     try:
-        return pwd.getpwuid(owner[0]).pw_name
+        return ["runuser", "-u", pwd.getpwuid(owner[0]).pw_name, "--"]
     except KeyError:
-        return f"#{owner[0]}"
+        return ["setpriv", f"--reuid={owner[0]}", f"--regid={owner[1]}", "--clear-groups"]
 
 
 def next_steps(plan: RestorePlan) -> tuple[str, ...]:
@@ -51,7 +57,8 @@ def next_steps(plan: RestorePlan) -> tuple[str, ...]:
         case "shutdown":
             steps = (
                 f"the server ends itself at {stop}",
-                f"remove {Path(plan.to) / 'recovery.signal'} and start it again to open it for writes",
+                f"to open it for writes there, change recovery_target_action to 'promote' in {plan.to}/{AUTO_CONF} and "
+                "start it again (never remove recovery.signal: it would replay what lies behind the target)",
             )
     if plan.role == "copy":
         return (

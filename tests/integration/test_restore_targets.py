@@ -152,10 +152,21 @@ def test_latest_and_immediate(story: Story, tmp_path: Path) -> None:
 
 
 def test_shutdown_ends_the_server_at_the_target(story: Story, tmp_path: Path) -> None:
-    story.source.restore(tmp_path / "copy", TargetXid(story.moments[0].xid), action="shutdown")
-    recovery = story.source.recover(tmp_path / "copy")
+    """Opened as the next steps say, it is still at the target (without recovery.signal it would go on behind it)."""
+    to, moment = tmp_path / "copy", story.moments[0]
+    result = story.source.restore(to, TargetXid(moment.xid), action="shutdown")
+    recovery = story.source.recover(to)
     assert recovery.outcome == "exited"
     assert "shutdown at recovery target" in recovery.log
+    (step,) = [step for step in result.next_steps if "recovery_target_action" in step]
+    assert f"'promote' in {to}/postgresql.auto.conf" in step
+    auto_conf = to / "postgresql.auto.conf"
+    auto_conf.write_text(
+        auto_conf.read_text().replace("recovery_target_action = 'shutdown'", "recovery_target_action = 'promote'")
+    )
+    opened = story.source.recover(to)
+    assert opened.outcome == "promoted", opened.log
+    assert opened.cluster.value(STATE) == moment.state
 
 
 def refused(story: Story, tmp_path: Path, error: type[PitrError], target: RecoveryTarget, **options: object) -> str:
