@@ -10,13 +10,11 @@ from pathlib import Path
 
 from pitr.core.files import os_errors_as_pitr
 from pitr.repo.manifest import ServerRecord
-from pitr.restore.destination import CONFIG_DIRECTORY
 from pitr.restore.request import Role
 from pitr.restore.settings import AUTO_CONF, EXTERNAL_PID_FILE, merge_auto_conf, quote
 
 Owner = tuple[int, int] | None
 _CONF = "postgresql.conf"
-_SETS_DATA_DIRECTORY = re.compile(r"^\s*data_directory\s*[=\s]", re.M | re.I)
 _LAST_WITH_STATS_FILES = 14
 _STALE = (
     "tablespace_map",
@@ -35,12 +33,14 @@ _HBA = "local all all peer\n"
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """``outside``: configuration files of the source that stood outside its data directory and are in the backup."""
+    """``outside``: configuration files of the source that stood outside its data directory and are in the backup;
+    ``config``: where they go, below ``to``."""
 
     to: Path
     role: Role
     server: ServerRecord
     outside: frozenset[str]
+    config: str
     owner: Owner
 
 
@@ -89,7 +89,7 @@ def write_configuration(layout: Layout) -> None:
         write_small_file(to / f"{_CONF}.unused", conf.read_text("utf-8", "surrogateescape"), layout.owner)
     head = "# Written by pitr restore: the configuration of the source stood outside its data directory.\n"
     if server.config_file in layout.outside:
-        head += f"include = {quote(CONFIG_DIRECTORY + server.config_file)}\n"
+        head += f"include = {quote(layout.config + server.config_file)}\n"
     write_small_file(conf, head + _overrides(layout, whole=True), layout.owner)
 
 
@@ -97,15 +97,18 @@ def _overrides(layout: Layout, *, whole: bool = False) -> str:
     """Settings that would lead out of the restored directory, with their new values. ``whole``: all of them."""
     to, server = layout.to, layout.server
     values: dict[str, str] = {}
-    conf = to / _CONF
-    if whole or _SETS_DATA_DIRECTORY.search(conf.read_text("utf-8", "surrogateescape")):
+    text = "" if whole else (to / _CONF).read_text("utf-8", "surrogateescape")
+    if whole or _sets(text, "data_directory"):
         values["data_directory"] = str(to)
-    for name, path in (("hba_file", server.hba_file), ("ident_file", server.ident_file)):
+    for name, path, usual in (
+        ("hba_file", server.hba_file, "pg_hba.conf"),
+        ("ident_file", server.ident_file, "pg_ident.conf"),
+    ):
+        relative = os.path.relpath(path, server.data_directory) if _is_inside(path, server.data_directory) else None
         if path in layout.outside:
-            values[name] = f"{to}/{CONFIG_DIRECTORY}{path}"
-        elif not _is_inside(path, server.data_directory) or whole:
-            relative = os.path.relpath(path, server.data_directory) if _is_inside(path, server.data_directory) else ""
-            there = to / relative if relative else to / ("pg_hba.conf" if name == "hba_file" else "pg_ident.conf")
+            values[name] = f"{to}/{layout.config}{path}"
+        elif whole or relative != usual or _sets(text, name):
+            there = to / (relative or usual)
             if not there.exists():
                 write_small_file(there, _HBA if name == "hba_file" else "", layout.owner)
             values[name] = str(there)
@@ -117,6 +120,10 @@ def _overrides(layout: Layout, *, whole: bool = False) -> str:
         return ""
     lines = [f"{name} = {quote(value)}\n" for name, value in values.items()]
     return "".join(["# pitr restore: the restored directory's own files\n", *lines])
+
+
+def _sets(text: str, name: str) -> bool:
+    return re.search(rf"^\s*{name}\s*[=\s]", text, re.M | re.I) is not None
 
 
 def _is_inside(path: str, directory: str) -> bool:

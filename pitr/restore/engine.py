@@ -25,7 +25,7 @@ from pitr.repo.pins import pinned
 from pitr.repo.repository import Repository
 from pitr.restore.configuration import Layout, write_configuration, write_recovery, write_small_file
 from pitr.restore.copy import COPY_PHASE, FrameCopier, clear_holes
-from pitr.restore.destination import CONFIG_DIRECTORY, MARKER, PENDING_CONTROL, relative_path
+from pitr.restore.destination import MARKER, PENDING_CONTROL, config_directory, relative_path
 from pitr.restore.files import FileWriter
 from pitr.restore.includes import relocate_in_tree
 from pitr.restore.plan import Prepared, prepare
@@ -146,7 +146,7 @@ def _write(
             plan, prepared.manifest.server.major, prepared.target.owner, debian_cluster(prepared.target.path)
         ),
         next_steps=next_steps(plan),
-        config_directory=f"{plan.to}/{CONFIG_DIRECTORY}" if layout.outside else None,
+        config_directory=f"{plan.to}/{layout.config}" if layout.outside else None,
         warnings=plan.warnings,
     )
 
@@ -198,8 +198,10 @@ def _copy(repository: Repository, request: RestoreRequest, prepared: Prepared, r
     built = prepared.built
     kinds = built.files["kind"]
 
+    config = config_directory(built)
+
     def path_of(index: int) -> str:
-        return relative_path(built.path(index), int(kinds[index]))
+        return relative_path(built.path(index), int(kinds[index]), config)
 
     copier = FrameCopier(repository, prepared.names, built, prepared.columns, report)
     writer = FileWriter(
@@ -218,7 +220,14 @@ def _layout(prepared: Prepared) -> Layout:
     built = prepared.built
     outside = frozenset(built.path(index) for index in (built.files["kind"] == FileKind.CONFIG).nonzero()[0].tolist())
     plan = prepared.plan
-    return Layout(prepared.target.path, plan.role, prepared.manifest.server, outside, prepared.target.owner)
+    return Layout(
+        prepared.target.path,
+        plan.role,
+        prepared.manifest.server,
+        outside,
+        config_directory(built),
+        prepared.target.owner,
+    )
 
 
 def _finish(request: RestoreRequest, prepared: Prepared) -> None:
@@ -227,11 +236,11 @@ def _finish(request: RestoreRequest, prepared: Prepared) -> None:
     layout = _layout(prepared)
     heading = f"pitr restore of {prepared.plan.backup_id}, {format_utc(utc_now())}"
     write_recovery(layout, prepared.lines, heading, prepared.manifest.backup_label)
-    restored = [path / relative_path(name, FileKind.CONFIG) for name in sorted(layout.outside)]
+    restored = [path / relative_path(name, FileKind.CONFIG, layout.config) for name in sorted(layout.outside)]
     main = path / "postgresql.conf"
     relocate_in_tree(
         [*restored, *([main] if main.is_file() else [])],
-        path / CONFIG_DIRECTORY,
+        path / layout.config,
         always=request.role == "copy",
         write=lambda file, text: write_small_file(file, text, layout.owner),
     )

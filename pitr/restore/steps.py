@@ -57,8 +57,8 @@ def next_steps(plan: RestorePlan) -> tuple[str, ...]:
         case "shutdown":
             steps = (
                 f"the server ends itself at {stop}",
-                f"to open it for writes there, change recovery_target_action to 'promote' in {plan.to}/{AUTO_CONF} and "
-                "start it again (never remove recovery.signal: it would replay what lies behind the target)",
+                f"to open it there: recovery_target_action = 'promote' in {plan.to}/{AUTO_CONF}, then start it",
+                "never remove recovery.signal for that: what lies behind the target would be replayed",
             )
     if plan.role == "copy":
         return (

@@ -299,10 +299,48 @@ def test_configuration_outside_the_data_directory(tmp_path: Path) -> None:
         source.discard()
 
 
+def test_configuration_outside_of_a_restored_cluster(tmp_path: Path) -> None:
+    """Restored in place, a cluster of Debian has its old configuration in the data directory, too."""
+    source = Source.make(tmp_path / "source", start=False)
+    try:
+        cluster, etc = source.cluster, tmp_path / "etc"
+        etc.mkdir()
+        data = cluster.data_directory
+        for name in ("postgresql.conf", "pg_hba.conf", "pg_ident.conf"):
+            (data / name).rename(etc / name)
+        with (etc / "postgresql.conf").open("a") as conf:
+            conf.write(
+                f"data_directory = '{data}'\nhba_file = '{etc}/pg_hba.conf'\nident_file = '{etc}/pg_ident.conf'\n"
+            )
+        cluster.settings["config_file"] = str(etc / "postgresql.conf")
+        cluster.start()
+        cluster.sql("CREATE TABLE events (id bigint PRIMARY KEY, body text)")
+        source.backup()
+        cluster.stop()
+        source.restore(data, Immediate(), delta=True, role="primary", action="promote")
+        (etc / "pg_ident.conf").write_text("# newer\n")
+        cluster.start()
+        wait_until(lambda: not cluster.value("SELECT pg_is_in_recovery()"), 60.0, "the promotion")
+        source.backup()
+        moment = source.step("INSERT INTO events VALUES (1, 'x')")
+        source.archived()
+        for to, options in ((tmp_path / "copy", {}), (tmp_path / "copy", {"delta": True})):
+            result = source.restore(to, TargetXid(moment.xid), **options)
+            assert result.config_directory == f"{to}/restored-config-2"
+            recovery = source.recover(to)
+            assert recovery.outcome == "paused", recovery.log
+            assert recovery.cluster.value(STATE) == moment.state
+            assert Path(recovery.cluster.value("SHOW ident_file")).read_text() == "# newer\n"
+            recovery.cluster.stop()
+    finally:
+        source.discard()
+
+
 def test_a_data_directory_setting_does_not_start_production(tmp_path: Path) -> None:
     source = Source.make(tmp_path / "source", start=False)
     try:
         source.cluster.configure({"data_directory": str(source.cluster.data_directory)})
+        source.cluster.configure({"hba_file": f"{source.cluster.data_directory}/pg_hba.conf"})
         source.cluster.start()
         source.cluster.sql("CREATE TABLE events (id bigint PRIMARY KEY, body text)")
         source.backup()
@@ -312,6 +350,7 @@ def test_a_data_directory_setting_does_not_start_production(tmp_path: Path) -> N
         recovery = source.recover(to)
         assert recovery.outcome == "paused", recovery.log
         assert recovery.cluster.value("SHOW data_directory") == str(to)
+        assert recovery.cluster.value("SHOW hba_file") == f"{to}/pg_hba.conf"
     finally:
         source.discard()
 

@@ -58,5 +58,5 @@ def test_a_directory_of_debian_is_started_by_its_program() -> None:
 
 def test_a_server_shut_down_at_its_target_keeps_its_signal_file() -> None:
     steps = " ".join(next_steps(plan("shutdown")))
-    assert "recovery_target_action to 'promote'" in steps
+    assert "recovery_target_action = 'promote' in" in steps
     assert "never remove recovery.signal" in steps
