@@ -191,11 +191,14 @@ def differing(existing: np.ndarray, wanted: np.ndarray) -> Iterator[tuple[int, i
 def make_file(path: str, size: int, mode: int, owner: tuple[int, int] | None, *, keep: bool, sparse: bool) -> None:
     """Create a file of its final size. ``keep``: an existing regular file keeps what it has; else it must not exist.
 
+    One with other hard links is replaced, so that they keep theirs: pg_upgrade --link ties the old data directory to
+    the running server's, cp -al a copy to its original.
+
     ``sparse``: space is not reserved, as parts of it stay holes. Raises NoSpace before anything is written.
     """
     with os_errors_as_pitr(f"cannot create {path}"):
         flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        if keep and not _is_regular_or_absent(path):
+        if keep and not _is_ours_or_absent(path):
             os.unlink(path)  # noqa: PTH108
         descriptor = os.open(path, flags if keep else flags | os.O_EXCL, 0o600)
         try:
@@ -209,11 +212,13 @@ def make_file(path: str, size: int, mode: int, owner: tuple[int, int] | None, *,
             os.close(descriptor)
 
 
-def _is_regular_or_absent(path: str) -> bool:
+def _is_ours_or_absent(path: str) -> bool:
+    """A regular file without another name."""
     try:
-        return stat.S_ISREG(os.lstat(path).st_mode)
+        found = os.lstat(path)
     except FileNotFoundError:
         return True
+    return stat.S_ISREG(found.st_mode) and found.st_nlink == 1
 
 
 def _fallocate(descriptor: int, mode: int, position: int, length: int) -> int:

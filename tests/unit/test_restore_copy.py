@@ -133,6 +133,19 @@ def test_everything_arrives_where_it_belongs(made: Made, tmp_path: Path) -> None
     assert not (to / "global" / "pg_control").exists()
 
 
+def test_delta_leaves_the_other_end_of_a_hard_link_alone(made: Made, tmp_path: Path) -> None:
+    """After pg_upgrade --link the old data directory shares its files with the running server's."""
+    to, live = tmp_path / "old", tmp_path / "live"
+    restore(made, to)
+    with (to / RELATION).open("r+b") as file:
+        file.write(b"newer")
+    os.link(to / RELATION, live)
+    before = live.read_bytes()
+    restore(made, to, delta=True)
+    assert_restored(made, to)
+    assert live.read_bytes() == before
+
+
 def test_each_needed_frame_is_in_one_job(made: Made) -> None:
     columns, _holes = slices_of(made.built)
     jobs = list(jobs_of(made.built, columns))
