@@ -29,6 +29,7 @@ from pitr.restore.destination import MARKER, PENDING_CONTROL, config_directory, 
 from pitr.restore.files import FileWriter
 from pitr.restore.includes import relocate_in_tree
 from pitr.restore.plan import Prepared, prepare
+from pitr.restore.preflight import examine, only_restore
 from pitr.restore.request import RestorePlan, RestoreRequest, RestoreResult
 from pitr.restore.steps import next_steps, start_commands
 from pitr.restore.tree import (
@@ -57,8 +58,8 @@ def plan_restore(repository: Repository, request: RestoreRequest, report: Report
 def run_restore(repository: Repository, request: RestoreRequest, report: Report) -> RestoreResult:
     """Plan and write. What plan_restore raises is raised before anything is written.
 
-    Cut short in any way, the directory has no pg_control and cannot be started; the same request with ``delta`` goes
-    on.
+    Raises Locked while another restore writes there. Cut short in any way, the directory has no pg_control and cannot
+    be started; the same request with ``delta`` goes on.
     """
     repository = _throttled(repository, request)
     phases = _Phases(report)
@@ -84,6 +85,10 @@ def run_restore(repository: Repository, request: RestoreRequest, report: Report)
                 report, f"the backup is not pinned, as the repository cannot be written; do not expire it now ({error})"
             )
         load_backup(repository, prepared.names, plan.backup_id)  # still there, now that the pin is
+        make_root(prepared.target.path, root_mode(prepared.built), prepared.target.owner)
+        stack.enter_context(only_restore(prepared.target.path))
+        # Resolving takes minutes: a server may have been started there since, or another restore have ended.
+        examine(prepared.target.path, delta=request.delta, system_id=prepared.names.system_id)
         return _write(repository, request, prepared, phases, report)
 
 
@@ -163,8 +168,7 @@ def _cut_short(error: BaseException, plan: RestorePlan) -> BaseException:
 
 def _begin(prepared: Prepared) -> None:
     """From here on the directory cannot be started, until _finish: the marker is there and pg_control is not."""
-    path, owner = prepared.target.path, prepared.target.owner
-    make_root(path, root_mode(prepared.built), owner)
+    path = prepared.target.path
     document = {
         "what": "an unfinished pitr restore: no server can be started here; the same command with --delta goes on",
         "system_id": prepared.plan.system_id,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pitr.core.errors import HistoryMismatch, NoSpace, OverwriteRefused, PitrError, StoreDenied, UsageError
+from pitr.core.errors import HistoryMismatch, Locked, NoSpace, OverwriteRefused, PitrError, StoreDenied, UsageError
 from pitr.core.files import os_errors_as_pitr
 from pitr.core.units import format_size
 from pitr.pg.cluster_files import server_running
@@ -45,6 +47,28 @@ def examine(to: Path, *, delta: bool, system_id: int) -> Target:
     if not os.access(parent, os.W_OK | os.X_OK):
         raise StoreDenied(f"{parent} cannot be written by this user", hint="run as the server's user, or as root")
     return Target(path, occupied, _owner(parent))
+
+
+@contextlib.contextmanager
+def only_restore(path: Path) -> Iterator[None]:
+    """Keep other restores out of the directory: one that ends would make startable what the other is still writing.
+
+    The lock goes with the process. Raises Locked.
+    """
+    with os_errors_as_pitr(f"cannot open {path}"):
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Locked(
+                f"another restore is writing to {path}", hint="wait for it, or end it and go on with --delta"
+            ) from error
+        except OSError:
+            pass  # a file system without locks on directories
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _require_stopped(path: Path) -> None:

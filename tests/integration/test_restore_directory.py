@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import re
@@ -12,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from pitr.core.errors import HistoryMismatch, OverwriteRefused, PitrError, TargetUnreachable, UsageError, WalGap
+from pitr.core.errors import HistoryMismatch, Locked, OverwriteRefused, PitrError, TargetUnreachable, UsageError, WalGap
+from pitr.core.events import Event, PhaseEnded
 from pitr.pg.control import CONTROL_FILE
 from pitr.pg.lsn import Lsn
-from pitr.restore import Immediate, Latest, TargetLsn, TargetName, TargetXid
+from pitr.restore import Immediate, Latest, TargetLsn, TargetName, TargetXid, run_restore
 from pitr.restore.destination import MARKER
 from tests.support.archive import PROGRAM
 from tests.support.cluster import Cluster, wait_until
@@ -206,6 +208,40 @@ def test_delta_brings_a_used_copy_back(home: Home, tmp_path: Path) -> None:
     assert recovery.cluster.value(STATE) == home.moment.state
     assert recovery.cluster.value("SELECT count(*) FROM spaced") == 2000
     recovery.cluster.discard()
+
+
+def test_two_restores_keep_out_of_each_others_way(home: Home, tmp_path: Path) -> None:
+    """One that ends puts pg_control in place; the other would still be writing."""
+    to, options = tmp_path / "copy", {"tablespaces": {"space": tmp_path / "space"}}
+    home.source.restore(to, Immediate(), **options)
+    descriptor = os.open(to, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with pytest.raises(Locked, match="another restore"):
+            home.source.restore(to, Immediate(), delta=True, **options)
+    finally:
+        os.close(descriptor)
+    assert (to / CONTROL_FILE).exists()
+    home.source.restore(to, Immediate(), delta=True, **options)
+
+
+def test_a_server_started_while_the_target_is_resolved_is_seen(home: Home, tmp_path: Path) -> None:
+    to, options = tmp_path / "copy", {"tablespaces": {"space": tmp_path / "space"}}
+    home.source.restore(to, Immediate(), **options)
+    server = subprocess.Popen(["sleep", "60"])
+
+    def start(event: Event) -> None:
+        if isinstance(event, PhaseEnded) and event.phase == "resolve":
+            (to / "postmaster.pid").write_text(f"{server.pid}\n")
+
+    try:
+        with pytest.raises(OverwriteRefused, match="a server is running"):
+            run_restore(home.source.repository, home.source.request(to, Immediate(), delta=True, **options), start)
+    finally:
+        server.kill()
+        server.wait()
+    assert (to / CONTROL_FILE).exists()
+    assert not (to / MARKER).exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
