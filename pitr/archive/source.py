@@ -142,7 +142,7 @@ def _local_history(path: Path, timeline: int) -> History | None:
         return History.initial(1)
     beside = path.with_name(str(HistoryName(timeline)))
     try:
-        return History.parse(timeline, beside.read_text("utf-8"))
+        return History.parse(timeline, beside.read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
@@ -176,9 +176,7 @@ def _check_partial(name: PartialName, data: bytes, system_id: int) -> Lsn:
 
 
 def _text(name: ArchiveName, data: bytes) -> str:
+    """Labels and names of restore points stand in it in the encoding of some database."""
     if len(data) > _SMALL_FILE_BYTES:
         raise IntegrityError(f"{name} is too large", detail=f"{len(data)} bytes")
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise IntegrityError(f"{name} is not text", detail=str(error)) from error
+    return data.decode("utf-8", "replace")

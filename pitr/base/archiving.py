@@ -223,7 +223,7 @@ def server_history(repository: Repository, names: HistoryNames, data_directory: 
     path = data_directory / "pg_wal" / str(HistoryName(timeline))
     try:
         data = path.read_bytes()
-        own = History.parse(timeline, data.decode())
+        own = History.parse(timeline, data)
     except (FileNotFoundError, ValueError) as error:
         if archived is None:
             raise WalGap(

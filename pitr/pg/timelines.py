@@ -39,10 +39,14 @@ class History:
         return cls(timeline)
 
     @classmethod
-    def parse(cls, timeline: int, text: str) -> Self:
-        """Read the content of a history file as readTimeLineHistory does. Raises ValueError."""
+    def parse(cls, timeline: int, content: str | bytes) -> Self:
+        """Read the content of a history file as readTimeLineHistory does. Raises ValueError.
+
+        Reasons hold names of restore points: in any encoding, with any character but a line feed.
+        """
+        text = content if isinstance(content, str) else content.decode("utf-8", "replace")
         entries: list[HistoryEntry] = []
-        for line in text.splitlines():
+        for line in text.split("\n"):
             if not line.strip() or line.lstrip().startswith("#"):
                 continue
             match = re.fullmatch(_LINE, line)

@@ -97,7 +97,7 @@ def get_history(repository: Repository, names: HistoryNames, timeline: int) -> H
         return History.initial(1)
     data = get_wal(repository, names, HistoryName(timeline))
     try:
-        return History.parse(timeline, data.decode("utf-8"))
+        return History.parse(timeline, data)
     except ValueError as error:
         raise IntegrityError(f"{HistoryName(timeline)} is not a timeline history file", detail=str(error)) from error
 

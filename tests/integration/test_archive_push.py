@@ -25,7 +25,7 @@ from pitr.pg.segments import HistoryName
 from pitr.repo.identity import list_identities, read_identity
 from pitr.repo.names import split_partial
 from pitr.repo.repository import Repository
-from pitr.repo.walobjects import Put, get_wal, get_wal_object
+from pitr.repo.walobjects import Put, get_history, get_wal, get_wal_object
 from pitr.store.memory import MemoryStore
 from tests.support.archive import MIB, WalSample, memory_repository
 from tests.support.faulty_store import FaultyStore
@@ -98,6 +98,19 @@ def test_a_history_file_with_other_content_is_refused(pg_wal: Path) -> None:
     (pg_wal / "00000002.history").write_text("1\t0/200000\tno recovery target specified\n")
     with pytest.raises(OverwriteRefused):
         push(repository, pg_wal / "00000002.history")
+
+
+def test_names_in_any_encoding_do_not_stop_the_archiver(pg_wal: Path, wal_sample: WalSample) -> None:
+    """Restore points and labels are written as the database encodes them, and only a line feed ends a line."""
+    repository = memory_repository()
+    for reason in (b'at restore point "\xe9t\xe9"', 'at restore point "a\x0bb\u2028c"'.encode()):
+        (pg_wal / "00000002.history").write_bytes(b"1\t%s\t%s\n" % (str(wal_sample.switch_lsn).encode(), reason))
+        push(repository, pg_wal / str(wal_sample.segment(2, wal_sample.fork)))
+    assert push(repository, pg_wal / "00000002.history") is Put.STORED
+    assert get_history(repository, wal_sample.names(), 2).entries[0].switch_lsn == wal_sample.switch_lsn
+    backup = next(pg_wal.glob("*.backup"))
+    backup.write_bytes(backup.read_bytes().replace(b"LABEL: ", b"LABEL: \xe9"))
+    assert push(repository, backup) is Put.STORED
 
 
 def test_partials_with_other_content_stand_side_by_side(pg_wal: Path, wal_sample: WalSample) -> None:
