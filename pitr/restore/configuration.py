@@ -11,11 +11,10 @@ from pathlib import Path
 from pitr.core.files import os_errors_as_pitr
 from pitr.repo.manifest import ServerRecord
 from pitr.restore.request import Role
-from pitr.restore.settings import AUTO_CONF, EXTERNAL_PID_FILE, merge_auto_conf, quote
+from pitr.restore.settings import AUTO_CONF, EXTERNAL_PID_FILE, LAST_WITH_STATS_FILES, merge_auto_conf, quote
 
 Owner = tuple[int, int] | None
 _CONF = "postgresql.conf"
-_LAST_WITH_STATS_FILES = 14
 _STALE = (
     "tablespace_map",
     "recovery.conf",
@@ -114,7 +113,7 @@ def _overrides(layout: Layout, *, whole: bool = False) -> str:
             values[name] = str(there)
     if whole:
         values["external_pid_file"] = EXTERNAL_PID_FILE
-        if server.major <= _LAST_WITH_STATS_FILES:
+        if server.major <= LAST_WITH_STATS_FILES:
             values["stats_temp_directory"] = "pg_stat_tmp"
     if not values:
         return ""

@@ -42,6 +42,9 @@ def test_a_copy_leaves_production_alone() -> None:
     for line in ("archive_mode = 'off'", "max_logical_replication_workers = '0'", "max_connections = '200'"):
         assert line in found
     assert not any(line.startswith(("archive_mode", "max_connections")) for line in lines("primary"))
+    assert "log_directory = 'log'" in found
+    assert "stats_temp_directory = 'pg_stat_tmp'" in lines(major=14)
+    assert not any(line.startswith("stats_temp") for line in [*found, *lines("primary", major=14)])
     assert "promote_trigger_file = ''" in lines(major=15)
     assert "promote_trigger_file = ''" not in lines(major=16)
 
@@ -76,6 +79,8 @@ def test_settings_of_an_earlier_recovery_become_comments() -> None:
         "# restored",
         "a = 'b'",
     ]
+    kept = merge_auto_conf("cluster_name = 'a\u2028b'\n", ["a = 'b'"], "restored")
+    assert kept == "cluster_name = 'a\u2028b'\n# restored\na = 'b'\n"
     again = merge_auto_conf("\n".join(merged), ["a = 'c'"], "again").splitlines()
     assert again[-2:] == ["# again", "a = 'c'"]
 
