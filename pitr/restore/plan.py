@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,7 @@ from pitr.restore.resolve import Resolution, Resolver
 from pitr.restore.settings import RecoverySettings, fetch_line, required_parameters
 from pitr.restore.slices import Holes, Slices, fetched_bytes, slices_of
 from pitr.restore.tablespaces import CreatedTablespace, check_created, check_locations, plan_tablespaces
+from pitr.restore.unarchived import require_archived
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,8 @@ def prepare(repository: Repository, request: RestoreRequest, report: Report) -> 
     identity = find_identity(repository, request.cluster, request.system_id)
     names = identity.names
     target = examine(request.to, delta=request.delta, system_id=names.system_id)
+    if target.occupied:
+        require_archived(repository, names, target.path, identity.segment_size_bytes)
     resolution, history_warnings = _resolve(repository, identity, request, report)
     manifest = resolution.manifest
     tablespaces = plan_tablespaces(manifest.server.tablespaces, request.tablespaces)
@@ -66,7 +70,7 @@ def prepare(repository: Repository, request: RestoreRequest, report: Report) -> 
     warnings = (
         *history_warnings,
         *resolution.warnings,
-        *_about(manifest, target),
+        *_about(manifest, target, [plan.location for plan in tablespaces]),
         *(f"{place} will be made: recovery replays a CREATE TABLESPACE there" for place in missing_locations),
     )
     standby = request.role == "standby"
@@ -159,7 +163,7 @@ def _settings(request: RestoreRequest, resolution: Resolution) -> list[str]:
     ).lines()
 
 
-def _about(manifest: BackupManifest, target: Target) -> list[str]:
+def _about(manifest: BackupManifest, target: Target, locations: Sequence[str]) -> list[str]:
     notes = []
     if manifest.bad_pages:
         notes.append(
@@ -168,7 +172,8 @@ def _about(manifest: BackupManifest, target: Target) -> list[str]:
         )
     if os.geteuid() == 0 and target.owner is None:
         notes.append(
-            f"the files will belong to root, and PostgreSQL does not run as root: chown -R postgres {target.path}"
+            "the files will belong to root, and PostgreSQL does not run as root: "
+            + shlex.join(["chown", "-R", "postgres:", str(target.path), *locations])
         )
     return notes
 

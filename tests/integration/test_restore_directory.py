@@ -61,7 +61,9 @@ def live_tablespace(home: Home) -> dict[str, bytes]:
 def test_a_remapped_tablespace_never_leads_back(home: Home, tmp_path: Path) -> None:
     before = live_tablespace(home)
     to, new = tmp_path / "copy", tmp_path / "new space"
-    home.source.restore(to, Latest(), tablespaces={"space": new}, action="promote")
+    result = home.source.restore(to, Latest(), tablespaces={"space": new}, action="promote")
+    hint = f"chown -R postgres: {to} '{new}'"
+    assert any(hint in warning for warning in result.warnings) is (os.geteuid() == 0 == to.stat().st_uid)
     (link,) = (to / "pg_tblspc").iterdir()
     assert link.readlink() == new
     assert not (to / "tablespace_map").exists()
@@ -208,6 +210,24 @@ def test_delta_brings_a_used_copy_back(home: Home, tmp_path: Path) -> None:
     assert recovery.cluster.value(STATE) == home.moment.state
     assert recovery.cluster.value("SELECT count(*) FROM spaced") == 2000
     recovery.cluster.discard()
+
+
+def test_wal_that_was_never_archived_is_not_removed(home: Home, tmp_path: Path) -> None:
+    """Of a server whose archiving failed, pg_wal is the only copy of the last transactions."""
+    to, options = tmp_path / "copy", {"tablespaces": {"space": tmp_path / "space"}}
+    home.source.restore(to, Immediate(), **options)
+    wal, status = to / "pg_wal", to / "pg_wal" / "archive_status"
+    archived, only_here = home.source.archived(), "0000000100000000000000FE"
+    for name in (archived, only_here):
+        (wal / name).write_bytes(b"wal")
+        (status / f"{name}.ready").touch()
+    with pytest.raises(OverwriteRefused, match=f"{only_here} is not in the archive"):
+        home.source.restore(to, Immediate(), delta=True, **options)
+    assert (wal / only_here).exists()
+    assert (to / CONTROL_FILE).exists()
+    (status / f"{only_here}.ready").unlink()
+    home.source.restore(to, Immediate(), delta=True, **options)
+    assert not (wal / only_here).exists()
 
 
 def test_two_restores_keep_out_of_each_others_way(home: Home, tmp_path: Path) -> None:
