@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _PUSH_RETRY = timedelta(seconds=60)
 """PostgreSQL tries again by itself, and a shutdown waits for the command."""
+_OPTIONAL_RETRY = timedelta(seconds=5)
+"""Of a repository that is not required: while it is down, every segment waits that long for it."""
 _FETCH_TOTAL_S = 120.0
 """Of all looks together, before PostgreSQL is told to stop."""
 _FETCH_RETRY = timedelta(seconds=10)
@@ -30,7 +32,8 @@ def remotes(settings: Settings, retry: timedelta, report: Report = silent) -> li
 
 
 def _remote(repo: RepoSettings, retry: timedelta, report: Report) -> Remote:
-    shorter = replace(repo, retry_deadline=min(repo.retry_deadline, retry))
+    patience = retry if repo.required else min(retry, _OPTIONAL_RETRY)
+    shorter = replace(repo, retry_deadline=min(repo.retry_deadline, patience))
     return Remote(repo.name, lambda: open_repo(shorter, report), required=repo.required)
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from pitr import api
+from pitr.api.wal import remotes
+from pitr.core.errors import StoreUnavailable
 
 
 def test_every_announced_name_is_there() -> None:
@@ -23,6 +27,32 @@ def test_importing_it_loads_no_engine() -> None:
     code = "import sys, pitr.api; print([name for name in sys.modules if name.startswith('pitr.')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "['pitr.api']"
+
+
+def test_an_optional_repository_that_is_down_does_not_hold_up_the_archive(tmp_path: Path) -> None:
+    """Nobody listens on port 9; the archiver would fall behind at a segment a minute."""
+    (tmp_path / "pitr.toml").write_text(
+        f"""
+[repo.main]
+url = "file://{tmp_path}/repository"
+encryption = false
+[repo.far]
+url = "s3://bucket/prefix"
+endpoint = "http://127.0.0.1:9"
+access_key = "a"
+secret_key = "env:FAR_SECRET"
+encryption = false
+required = false
+[cluster.shop]
+repos = ["main", "far"]
+"""
+    )
+    settings = api.load_settings(config=str(tmp_path / "pitr.toml"), environ={"FAR_SECRET": "s"})
+    (far,) = [remote for remote in remotes(settings, timedelta(seconds=60)) if not remote.required]
+    begun = time.monotonic()
+    with pytest.raises(StoreUnavailable):
+        far.open()
+    assert time.monotonic() - begun < 20
 
 
 def test_init_and_list_from_python(tmp_path: Path) -> None:
