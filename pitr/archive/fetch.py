@@ -307,7 +307,7 @@ def _missing(segment: SegmentName, chain: History | None, evidence: Evidence | N
 
 def _put_in_place(dest: Path, data: Buffer) -> None:
     """Whole or not at all. Not fsynced: after a crash the server asks for it again."""
-    temporary = dest.with_name(f".{dest.name}.{os.getpid()}.tmp")
+    temporary = dest.with_name(f".{dest.name}.{os.urandom(4).hex()}.tmp")
     with os_errors_as_pitr(f"cannot write {dest}"):
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:

@@ -25,7 +25,7 @@ from pitr.repo.repository import Repository
 from pitr.repo.walobjects import get_history, list_timelines
 from pitr.repo.walruns import read_archived_wal
 from pitr.restore.archive import Archive
-from pitr.restore.candidates import choose_history, find_identity, is_on
+from pitr.restore.candidates import choose_history, find_identity
 from pitr.wal.index import ROW_THRESHOLD, SegmentIndex
 from pitr.wal.stitch import stitched
 from pitr.wal.storage import MappedFiles
@@ -135,7 +135,7 @@ def _open(
         history = get_history(repository, names, request.timeline or timelines[-1])
         warnings = ("there is no backup: tables have no names, and nothing that is found can be restored",)
     archive = Archive(repository, names, history, identity.segment_size_bytes)
-    return archive, [manifest for manifest in backups if is_on(history, manifest)], list(warnings)
+    return archive, [manifest for manifest in backups if manifest.lies_on(history)], list(warnings)
 
 
 def _begin(backups: Sequence[BackupManifest], since: datetime | None) -> Lsn | None:

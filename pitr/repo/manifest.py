@@ -142,6 +142,11 @@ class BackupManifest:
     warnings: tuple[str, ...]
     pitr_version: str
 
+    def lies_on(self, history: History) -> bool:
+        """Whether recovery along this history can start from the backup: same past, and ended before it was left."""
+        own = self.wal.timeline_history()
+        return own.is_prefix_of(history) and history.contains(own.timeline, self.wal.stop_lsn)
+
     @property
     def bad_page_count(self) -> int:
         return sum(len(bad.blocks) for bad in self.bad_pages)

@@ -36,12 +36,6 @@ def find_identity(repository: Repository, cluster: str, system_id: int | None) -
     )
 
 
-def is_on(history: History, manifest: BackupManifest) -> bool:
-    """Whether recovery towards this history can start from the backup: same past, and stopped before it was left."""
-    own = manifest.wal.timeline_history()
-    return own.is_prefix_of(history) and history.contains(own.timeline, manifest.wal.stop_lsn)
-
-
 def choose_history(
     repository: Repository,
     names: HistoryNames,
@@ -70,7 +64,7 @@ def choose_history(
             history = get_history(repository, names, number)
         except ObjectNotFound:
             continue
-        if is_on(history, newest):
+        if newest.lies_on(history):
             descending.append(history)
     if not descending:
         return own, ()
@@ -120,7 +114,7 @@ def candidates(backups: Sequence[BackupManifest], history: History, backup_id: s
     Raises HistoryMismatch, NoSuitableBackup.
     """
     found = sorted(
-        (manifest for manifest in backups if is_on(history, manifest)),
+        (manifest for manifest in backups if manifest.lies_on(history)),
         key=lambda manifest: (manifest.wal.stop_lsn, manifest.id),
         reverse=True,
     )

@@ -29,6 +29,9 @@ from pitr.restore.slices import Holes, Slices, fetched_bytes, slices_of
 from pitr.restore.tablespaces import CreatedTablespace, check_created, check_locations, plan_tablespaces
 from pitr.restore.unarchived import require_archived
 
+_SEGMENTS_KEPT = 4
+"""Room for the segments that recovery keeps at a time before a restartpoint lets them go."""
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
@@ -65,7 +68,8 @@ def prepare(repository: Repository, request: RestoreRequest, report: Report) -> 
     for _path in relative_paths(built):
         pass  # each is checked
     columns, holes = slices_of(built)
-    _require_space(built, columns, target, tablespaces)
+    replayed = min(resolution.segments.count, _SEGMENTS_KEPT) * manifest.server.segment_size_bytes
+    _require_space(built, columns, target, tablespaces, replayed)
     lines = _settings(request, resolution)
     warnings = (
         *history_warnings,
@@ -178,10 +182,12 @@ def _about(manifest: BackupManifest, target: Target, locations: Sequence[str]) -
     return notes
 
 
-def _require_space(built: BackupMap, columns: Slices, target: Target, tablespaces: Sequence[TablespacePlan]) -> None:
-    """Holes take no space."""
+def _require_space(
+    built: BackupMap, columns: Slices, target: Target, tablespaces: Sequence[TablespacePlan], replayed_bytes: int
+) -> None:
+    """Holes take no space. ``replayed_bytes``: of the WAL that recovery keeps beside the files."""
     sizes = np.bincount(columns.file, weights=columns.length, minlength=built.file_count)
-    needed = {str(target.path): int(sizes.sum())}
+    needed = {str(target.path): int(sizes.sum()) + replayed_bytes}
     for plan in tablespaces:
         size = int(sizes[built.files["tablespace"] == plan.oid].sum())
         needed[plan.location] = size

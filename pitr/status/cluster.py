@@ -93,7 +93,7 @@ def cluster_status(
 def timeline_status(generation: Generation, history: History) -> TimelineStatus:
     wal = generation.wal
     mine = sorted(
-        (manifest for manifest in generation.manifests if _is_on(manifest, history)),
+        (manifest for manifest in generation.manifests if manifest.lies_on(history)),
         key=lambda manifest: manifest.wal.stop_lsn,
     )
     last = wal.last_on(history)
@@ -120,12 +120,6 @@ def _windows(manifests: Sequence[BackupManifest], wal: ArchivedWal, history: His
         else:
             windows.append(Window(manifest.wal.stop_lsn, manifest.ended_at, end, (manifest.id,)))
     return windows
-
-
-def _is_on(manifest: BackupManifest, history: History) -> bool:
-    """Whether recovery from the backup can follow this history."""
-    own = manifest.wal.timeline_history()
-    return own.is_prefix_of(history) and history.contains(manifest.wal.timeline, manifest.wal.stop_lsn)
 
 
 def _warnings(
