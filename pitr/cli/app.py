@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 from collections.abc import Sequence
 
 import click
@@ -41,7 +42,11 @@ def run(argv: Sequence[str], entries: Sequence[Entry] = ENTRIES) -> int:
         except click.Abort as error:
             raise Interrupted("interrupted") from error
 
-    with signals_as_errors():
+    def overdue(error: Interrupted) -> None:
+        fail(Failure(error, error.code, error.exit_code), reporter, json_wanted=options.json, schema=schema)
+        os._exit(error.exit_code)
+
+    with signals_as_errors(overdue):
         outcome = attempt(parse_and_run, reporter)
         if isinstance(outcome, Failure):
             return fail(outcome, reporter, json_wanted=options.json, schema=schema)

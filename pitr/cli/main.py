@@ -7,6 +7,8 @@ import os
 import sys
 from typing import NoReturn
 
+_BY_SIGNAL = (130, 143)
+
 
 def entry() -> NoReturn:
     """The program ``pitr``."""
@@ -17,13 +19,15 @@ def entry() -> NoReturn:
     action = wal_action(argv)
     if action is not None and not {"--help", "-h"} & {*argv}:
         # Not by way of the interpreter's end: it turns a full disk below stderr into status 120, "no such file".
-        os._exit(_run_wal(action, argv))
+        _exit_at_once(_run_wal(action, argv))
     try:
         from pitr.cli.app import run
 
         code = run(argv)
     except KeyboardInterrupt:  # before the signal handlers were in place
         code = 130
+    if code in _BY_SIGNAL:
+        _exit_at_once(code)  # not waiting for threads that wait for a store
     sys.exit(code if action is None else exit_status(action, code))
 
 
@@ -39,10 +43,14 @@ def _run_wal(action: str, argv: list[str]) -> int:
             import traceback
 
             traceback.print_exc()
+    return code
+
+
+def _exit_at_once(code: int) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(BaseException):
             stream.flush()
-    return code
+    os._exit(code)
 
 
 def _fill_standard_descriptors() -> None:

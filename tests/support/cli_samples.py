@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 
+from pitr.cli import signals
 from pitr.cli.app import run
 from pitr.cli.catalog import ENTRIES, Entry
 from pitr.cli.command import Context, Done, command
@@ -99,16 +100,20 @@ def unjson(context: Context) -> object:
 
 @command(schema="pitr.sample-wait/1", render=render)
 @click.option("--stubborn", is_flag=True, help="Cleaning up takes for ever.")
-def wait(context: Context, stubborn: bool) -> Text:
+@click.option("--grace", type=float, help="Seconds that cleaning up may take.")
+def wait(context: Context, stubborn: bool, grace: float | None) -> Text:
     """Work until a signal comes."""
+    signals.GRACE_S = signals.GRACE_S if grace is None else grace
     never = threading.Event()
+    worker = threading.Thread(target=never.wait, daemon=True)
+    worker.start()
     try:
         info(context.report, "ready")
         never.wait()
     finally:
         info(context.report, "cleaning up")
         if stubborn:
-            never.wait()
+            worker.join()
     return Text("not reached")
 
 

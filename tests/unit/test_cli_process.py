@@ -73,6 +73,18 @@ def test_a_second_signal_ends_at_once(start: Callable[..., subprocess.Popen[str]
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_cleaning_up_that_does_not_end_is_cut_short(
+    number: int, code: int, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    process = start("sample", "wait", "--stubborn", "--grace", "0.3", "--json")
+    await_line(process, "ready")
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == code
+    assert json.loads(out)["exit_code"] == code
+
+
 def test_an_ignored_signal_stays_ignored(start: Callable[..., subprocess.Popen[str]]) -> None:
     process = start("sample", "wait", preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
     await_line(process, "ready")
