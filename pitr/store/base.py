@@ -39,8 +39,9 @@ class ObjectStore(Protocol):
     segment, at most 900 bytes.
     put() is atomic and durable when it returns: a name is absent or complete, whatever fails, the body itself included
     (an exception raised by iterating ``body`` aborts the upload and is re-raised as it is).
-    Errors are StoreError subclasses with ``transient`` set by the driver; nothing here retries but single parts of an
-    upload, the rest of a broken ranged read (litestream's resumable reader) and the later pages of a listing.
+    Errors are StoreError subclasses with ``transient`` set by the driver; nothing here retries but uploads of what a
+    caller cannot give again (parts, bodies that come once), the rest of a broken ranged read (litestream's resumable
+    reader) and the later pages of a listing.
     """
 
     @property

@@ -99,7 +99,7 @@ def _s3(url: str, parts: SplitResult, settings: StoreSettings) -> ObjectStore:
         raise ConfigError(f"not a prefix of an S3 repository: {url!r}", detail=error.detail) from error
     from pitr.store.s3 import S3Store  # boto3 takes its time to load
 
-    return S3Store(replace(settings.s3, bucket=parts.netloc, prefix=prefix))
+    return S3Store(replace(settings.s3, bucket=parts.netloc, prefix=prefix, resend_s=settings.retry_deadline_s))
 
 
 def _memory(name: str) -> ObjectStore:

@@ -105,7 +105,8 @@ class Retrying:
         while True:
             watched = _WatchedBody(body)
             try:
-                return self._store.put(name, watched, if_absent=if_absent)
+                # what comes once is handed on as such, so that a driver that holds on to it sends it again by itself
+                return self._store.put(name, watched if again else iter(watched), if_absent=if_absent)
             except ObjectExists:
                 if streak.failures and again and self._is_stored(name, body):
                     return self.stat(name)

@@ -15,6 +15,7 @@ Result = TypeVar("Result")
 
 ATTEMPTS = 4
 FIRST_DELAY_S = 0.3
+MAX_DELAY_S = 20.0
 
 
 class PartSender:
@@ -38,17 +39,22 @@ class PartSender:
         self._executor.shutdown(wait=True, cancel_futures=True)
 
 
-def with_resends(work: Callable[[int], Result], *, attempts: int = ATTEMPTS) -> Result:
-    """Call ``work(attempt)`` (from 0), again after transient errors. Only for what is harmless to repeat."""
-    for attempt in range(attempts):
+def with_resends(work: Callable[[int], Result], *, attempts: int = ATTEMPTS, for_s: float = 0.0) -> Result:
+    """Call ``work(attempt)`` (from 0), again after transient errors: ``attempts`` times, and until for_s are over.
+
+    Only for what is harmless to repeat.
+    """
+    until = time.monotonic() + for_s
+    attempt = 0
+    while True:
         try:
             return work(attempt)
         except StoreError as error:
-            if not error.transient or attempt == attempts - 1:
+            if not error.transient or (attempt + 1 >= attempts and time.monotonic() >= until):
                 raise
             pause(attempt)
-    raise AssertionError("unreachable")
+        attempt += 1
 
 
 def pause(attempt: int) -> None:
-    time.sleep(FIRST_DELAY_S * 2**attempt * random.uniform(0.5, 1.0))
+    time.sleep(min(FIRST_DELAY_S * 2 ** min(attempt, 10), MAX_DELAY_S) * random.uniform(0.5, 1.0))

@@ -5,8 +5,10 @@
   rest on CompleteMultipartUpload; probe_if_absent() tells whether a server can be trusted with the former.
 - Longer bodies: parts in parallel from a pool that all uploads of the store share. Any exception, the body's own
   included, aborts the upload.
-- A put-if-absent whose answer was lost and that is sent again meets its own object and raises ObjectExists. The
-  Retrying wrapper compares contents then; callers without it do that themselves.
+- A body that can be iterated only once is kept until it is stored, and sent again here for as long as the Retrying
+  wrapper would; of other bodies that fit into one request the wrapper takes care.
+- A put-if-absent whose answer was lost and that is sent again meets its own object. Contents are compared then, here or
+  in the Retrying wrapper; callers without it meet ObjectExists and do that themselves.
 
 CPU: payloads are not hashed for the signature (UNSIGNED-PAYLOAD); a CRC-32 goes with every request instead and is
 checked by the server.
@@ -77,7 +79,9 @@ class S3Writer:
                 held.append(part)
                 if len(held) > single:
                     return self._put_parts(key, chain(held, parts), if_absent)
-            return self._put_whole(key, held, if_absent)
+            # A body that can be iterated again is its owner's to send again.
+            resend_s = self._settings.resend_s if iter(body) is body else 0.0
+            return self._put_whole(key, held, if_absent, resend_s)
         finally:
             for part in held:
                 part.release()
@@ -85,17 +89,34 @@ class S3Writer:
     def _what(self, key: str) -> str:
         return f"cannot write s3://{self._bucket}/{key}"
 
-    def _put_whole(self, key: str, parts: list[Part], if_absent: bool) -> tuple[int, datetime | None]:
-        body = PartsReader(parts)
+    def _put_whole(self, key: str, parts: list[Part], if_absent: bool, resend_s: float) -> tuple[int, datetime | None]:
+        size_bytes = sum(part.size_bytes for part in parts)
         options = self._object_options()
         if self._settings.send_checksums:
             options["ChecksumCRC32"] = checksum_of(parts)
         if if_absent:
             options["IfNoneMatch"] = "*"
-        with s3_errors(self._what(key), self._bucket):
+
+        def send(attempt: int) -> datetime | None:
             # an empty body is not worth the wait for 100 Continue
-            answer = self._client.put_object(Bucket=self._bucket, Key=key, Body=body if len(body) else b"", **options)
-        return len(body), _date_of(answer)
+            body = PartsReader(parts) if size_bytes else b""
+            with s3_errors(self._what(key), self._bucket):
+                try:
+                    return _date_of(self._client.put_object(Bucket=self._bucket, Key=key, Body=body, **options))
+                except boto.ClientError as error:
+                    # an earlier try may have succeeded and its answer been lost
+                    if attempt > 0 and status_of(error) == 412 and self._is_stored(key, parts, size_bytes):
+                        return None
+                    raise
+
+        return size_bytes, with_resends(send, attempts=1, for_s=resend_s)
+
+    def _is_stored(self, key: str, parts: list[Part], size_bytes: int) -> bool:
+        if int(self._head(key)["ContentLength"]) != size_bytes:
+            return False
+        stored = self._client.get_object(Bucket=self._bucket, Key=key)["Body"]
+        with contextlib.closing(stored):
+            return all(stored.read(part.size_bytes) == part.view() for part in parts)
 
     def _put_parts(self, key: str, parts: Iterable[Part], if_absent: bool) -> tuple[int, datetime | None]:
         upload = self._start_upload(key)
@@ -143,7 +164,7 @@ class S3Writer:
             return {"PartNumber": number, "ETag": answer["ETag"], **checksum}
 
         try:
-            return with_resends(send)
+            return with_resends(send, for_s=self._settings.resend_s)
         finally:
             for part in parts:
                 part.release()
@@ -172,7 +193,7 @@ class S3Writer:
                         return None
                     raise from_answer(error, what, self._bucket) from error
 
-        return with_resends(complete)
+        return with_resends(complete, for_s=self._settings.resend_s)
 
     def _is_ours(self, upload: _Upload, parts: list[dict[str, Any]], size_bytes: int, if_absent: bool) -> bool:
         """Is the object there the outcome of this upload? The ETag proves it, where parts' ETags are MD5 sums; without,

@@ -25,6 +25,7 @@ class S3Settings:
     parts_in_flight parts under way at a time for the whole store; memory: one part more for each put at work
     checksum_mode   boto3's own checksums: only where the operation requires them, or wherever supported (trailers over
                     TLS, which some servers refuse)
+    resend_s        how long what the caller cannot give a second time (parts, streamed bodies) is sent again
     send_checksums  send a CRC-32 with each body (0.4 CPU seconds per GiB); off for servers that refuse the header
     """
 
@@ -48,6 +49,7 @@ class S3Settings:
     read_timeout_s: float = 60.0
     checksum_mode: Literal["when_required", "when_supported"] = "when_required"
     send_checksums: bool = True
+    resend_s: float = 0.0
 
     def __post_init__(self) -> None:
         if self.part_size_bytes < MIN_PART_BYTES:

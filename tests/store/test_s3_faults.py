@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -291,6 +292,35 @@ def test_retrying_outlasts_an_outage(store: ObjectStore, proxy: S3Proxy) -> None
         retrying.put("name", [b"other"], if_absent=True)
     proxy.spoil("GET", "name", Spoil("status"), times=4)
     assert b"".join(retrying.get("name")) == b"mine"
+
+
+@pytest.mark.parametrize("size", [3, 40, 70], ids=["small", "one request", "parts"])
+@pytest.mark.parametrize("kind", ["drop", "lost"])
+def test_a_body_that_comes_once_outlasts_an_outage(
+    s3_server: S3Endpoint, proxy: S3Proxy, big_chunk: bytes, size: int, kind: Literal["drop", "lost"]
+) -> None:
+    """A pack is such a body: the store must not fail a whole backup for a few refused requests."""
+    settings = s3_server.settings(endpoint=proxy.endpoint, part_size_bytes=32 * MIB)
+    store = open_store(f"s3://{s3_server.bucket}/once/{os.urandom(8).hex()}", StoreSettings(s3=settings))
+    part, drops = ("partNumber=1", 3) if size > 64 else ("name", 1)
+    proxy.spoil("PUT", part, Spoil("drop"), times=drops)
+    proxy.spoil("PUT", part, Spoil(kind))
+    store.put("name", (chunk for chunk in [big_chunk] * size), if_absent=True)
+    assert proxy.count("PUT", part) == drops + 2
+    assert b"".join(store.get("name")) == big_chunk * size
+    store.close()
+
+
+def test_a_body_that_comes_once_and_meets_another_object(s3_server: S3Endpoint, proxy: S3Proxy, opened: Opener) -> None:
+    name = f"once/{os.urandom(8).hex()}"
+    settings = s3_server.settings(endpoint=proxy.endpoint)
+    store = open_store(f"s3://{s3_server.bucket}", StoreSettings(s3=settings))
+    store.put(name, [b"others"])
+    proxy.spoil("PUT", name, Spoil("drop"))
+    with pytest.raises(ObjectExists):
+        store.put(name, iter([b"mine 6"]), if_absent=True)
+    assert b"".join(store.get(name)) == b"others"
+    store.close()
 
 
 def test_parts_in_flight_bound_memory_across_uploads(opened: Opener, big_chunk: bytes) -> None:
