@@ -53,6 +53,11 @@ def _init_one(repo: RepoSettings, cluster: str, identity: Identity | None, adopt
     secret = key_secret(repo)
     exists, if_absent = _look(store)
     key_file = _make_key_file(secret, exists, store)
+    if isinstance(secret, RecoveryKey) and not exists:
+        raise ConfigError(
+            f"there is no repository at {store.url} that a recovery key could open",
+            hint="a new one is made with key_file, passphrase or key_command",
+        )
     recovery_key = new_recovery_key() if secret is not None and not exists else None
     warnings: list[str] = []
     if not if_absent:

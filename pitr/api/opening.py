@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pitr.codec import KeyCommand, KeyFile, KeySecret, Passphrase
+from pitr.codec import KeyCommand, KeyFile, KeySecret, Passphrase, RecoveryKey
 from pitr.config.secret_source import SecretSource
 from pitr.config.settings import RepoSettings, Settings
 from pitr.core.errors import ConfigError
@@ -54,9 +54,11 @@ def key_secret(repo: RepoSettings) -> KeySecret | None:
         import shlex
 
         return KeyCommand(shlex.join(repo.key_command))
+    if repo.recovery_key is not None:
+        return RecoveryKey(repo.recovery_key.load())
     raise ConfigError(
         f'repository "{repo.name}" has no key',
-        detail="encryption is on, and none of key_file, passphrase and key_command is set",
+        detail="encryption is on, and none of key_file, passphrase, key_command and recovery_key is set",
         hint='"pitr init --key-file FILE" makes one; PITR_KEY_FILE names it afterwards',
     )
 

@@ -6,7 +6,7 @@ its end through read_tail, or open single frames through a FrameOpener when they
 
 from pitr.codec.frames import FrameOpener
 from pitr.codec.keyring import DataKey, Keyring
-from pitr.codec.keys import KeySlot, new_data_key, parse_slot, unwrap_slot, wrap_slot
+from pitr.codec.keys import KeySlot, OtherMethod, new_data_key, parse_slot, unwrap_slot, wrap_slot
 from pitr.codec.keysecrets import KeyCommand, KeyFile, KeySecret, Passphrase, RecoveryKey, new_key_file_text
 from pitr.codec.layout import (
     DEFAULT_FRAME_SIZE,
@@ -46,6 +46,7 @@ __all__ = [
     "ObjectParams",
     "ObjectReader",
     "ObjectTail",
+    "OtherMethod",
     "Passphrase",
     "RecoveryKey",
     "Sealer",

@@ -63,12 +63,12 @@ class Keyring:
         if not self.sealed:
             raise KeyUnavailable(
                 f"sealed with data key {key_id}, but no key is configured",
-                hint="configure key_file, passphrase_file or key_command; `pitr key list` shows the key slots",
+                hint="configure key_file, passphrase, key_command or recovery_key",
             )
         raise KeyUnavailable(
             f"data key {key_id} is needed, but no configured secret opens it",
             detail=f"at hand: {', '.join(self._keys)}",
-            hint="`pitr key list` shows which key slots hold it",
+            hint='the objects below keys/ say in "key" which data key each holds, and in "method" what opens it',
         )
 
     def __repr__(self) -> str:

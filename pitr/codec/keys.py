@@ -40,6 +40,10 @@ _WRAPPED_BYTES: Final = DATA_KEY_BYTES + 16
 _METHODS: Final = ("key-file", "passphrase", "command", "recovery")
 
 
+class OtherMethod(KeyUnavailable):
+    """The slot is for another kind of secret than the one at hand."""
+
+
 class Scrypt(NamedTuple):
     n: int = DEFAULT_SCRYPT_N
     r: int = 8
@@ -131,9 +135,9 @@ def unwrap_slot(json_bytes: bytes, repository_id: str, secret: KeySecret) -> Dat
     ConfigError (malformed secret), IntegrityError (damaged slot), FormatTooNew."""
     slot = parse_slot(json_bytes)
     if slot.method != secret.method:
-        raise KeyUnavailable(
+        raise OtherMethod(
             f"key slot {slot.slot_id} opens by {slot.method}, a secret for {secret.method} was given",
-            hint="`pitr key list` shows the slots and how each opens",
+            hint="configure what the repository was made with: key_file, passphrase, key_command or recovery_key",
         )
     if isinstance(secret, KeyCommand):
         material = _unwrap_by_command(secret, slot.blob or "", repository_id, slot.slot_id)
@@ -145,7 +149,7 @@ def unwrap_slot(json_bytes: bytes, repository_id: str, secret: KeySecret) -> Dat
         raise KeyUnavailable(
             f"{secret.shown} does not open key slot {slot.slot_id}",
             detail="another secret, another repository, or a damaged slot",
-            hint="`pitr key list` shows the slots; the recovery key printed by `pitr init` opens its own",
+            hint='the recovery key that "pitr init" printed opens the repository too: set recovery_key_file instead',
         ) from None
     key = DataKey(plain)
     if key.id != slot.key_id:
@@ -194,7 +198,7 @@ def _unwrap_by_command(secret: KeyCommand, blob: str, repository_id: str, slot_i
         raise KeyUnavailable(
             f"{secret.shown} did not unwrap key slot {slot_id}: {error.message}",
             detail=error.detail,
-            hint="run the command by hand with `unwrap`; another slot may open too, see `pitr key list`",
+            hint="run the command by hand with `unwrap`; recovery_key opens the repository too",
         ) from error
     material = _from_base64("".join(output.decode("ascii", "replace").split()))
     if material is None or len(material) != 32:
@@ -288,4 +292,4 @@ def _from_base64(text: str) -> bytes | None:
 
 def _damaged_slot(what: str, slot_id: str | None = None) -> IntegrityError:
     which = f"key slot {slot_id}" if slot_id else "a key slot"
-    return IntegrityError(f"{which} is damaged: {what}", hint="use another slot; `pitr key list` shows them")
+    return IntegrityError(f"{which} is damaged: {what}", hint="restore keys/ from a copy, or open by recovery_key")

@@ -40,7 +40,7 @@ class KeyFile(NamedTuple):
         except OSError as error:
             raise KeyUnavailable(
                 f"key file {self.source} cannot be read: {os.strerror(error.errno or 0)}",
-                hint="check key_file and the file's owner; a recovery key opens the repository without it",
+                hint="check key_file and the file's owner; recovery_key_file in its place opens the repository too",
             ) from None
         return _parse_key_text(raw.decode("ascii", "replace"), self.shown)
 

@@ -36,7 +36,7 @@ def parse_recovery_key(text: str) -> bytes:
     if len(typed) != _GROUPS * (_DATA + 1):
         raise ConfigError(
             f"a recovery key has {_GROUPS} groups of {_DATA + 1} characters, not {len(typed)} characters in all",
-            hint="type it exactly as `pitr init` or `pitr key add` printed it",
+            hint="type it exactly as `pitr init` printed it",
         )
     number = 0
     for which in range(_GROUPS):

@@ -286,7 +286,7 @@ def _repo(name: str, resolved: Resolved, problems: Problems) -> RepoSettings | N
     repo = RepoSettings(name=name, **values)
     chosen = resolved.chosen
     if not repo.encryption and repo.has_key:
-        key = next(key for key in ("key_file", "passphrase", "key_command") if key in chosen)
+        key = next(key for key in ("key_file", "passphrase", "key_command", "recovery_key") if key in chosen)
         problems.add(
             f"repo.{name}: encryption = false ({chosen['encryption'].origin}) and {chosen[key].spelling} "
             f"({chosen[key].origin}) exclude one another"

@@ -23,7 +23,8 @@ class SecretSource(NamedTuple):
     command: tuple[str, ...] = ()
 
     def load(self, environ: Mapping[str, str] | None = None) -> Secret:
-        """Fetch the secret, without its final line end. Raises KeyUnavailable for a passphrase, else ConfigError."""
+        """Fetch the secret, without its final line end. Raises KeyUnavailable for what unlocks a repository,
+        else ConfigError."""
         if self.value is not None:
             return self.value
         if self.file is not None:
@@ -59,7 +60,7 @@ class SecretSource(NamedTuple):
         return Secret(text)
 
     def _failure(self, reason: str, detail: str | None) -> PitrError:
-        kind = KeyUnavailable if self.name == "passphrase" else ConfigError
+        kind = KeyUnavailable if self.name in ("passphrase", "recovery_key") else ConfigError
         return kind(
             f"{self.name} is not available: {reason}",
             detail=None if detail is None else redact(detail),

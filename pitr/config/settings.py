@@ -61,7 +61,7 @@ class RepoSettings:
         "count", "s3: parts of one object that are sent at the same time.", 4, minimum=1, maximum=64
     )
 
-    encryption: bool = setting("flag", "false: objects are stored readable. Excludes the three keys below.", True)
+    encryption: bool = setting("flag", "false: objects are stored readable. Excludes the four keys below.", True)
     key_file: Path | None = setting("path", "File with the key that unlocks the repository.", group="key")
     passphrase: SecretSource | None = setting(
         "secret", "Passphrase that unlocks the repository, instead of key_file.", group="key"
@@ -71,6 +71,9 @@ class RepoSettings:
         "Command that unlocks the repository, such as a KMS client, instead of key_file; it is run as "
         "COMMAND wrap and COMMAND unwrap. A list, or text that is split like a shell does; no shell is involved.",
         group="key",
+    )
+    recovery_key: SecretSource | None = setting(
+        "secret", "Recovery key that pitr init printed, instead of key_file when that is lost.", group="key"
     )
     compression_level: int = setting("count", "zstd level. Higher is smaller and slower.", 3, minimum=1, maximum=19)
     retry_deadline: timedelta = setting(
@@ -84,7 +87,7 @@ class RepoSettings:
 
     @property
     def has_key(self) -> bool:
-        return self.key_file is not None or self.passphrase is not None or self.key_command is not None
+        return any(key is not None for key in (self.key_file, self.passphrase, self.key_command, self.recovery_key))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

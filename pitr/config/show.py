@@ -92,7 +92,8 @@ def doubts(settings: Settings) -> tuple[str, ...]:
     for repo in settings.repos:
         if repo.encryption and not repo.has_key:
             found.append(f"repository {repo.name} has neither a key nor encryption = false")
-        secrets = [source for source in (repo.passphrase, repo.secret_key, repo.session_token) if source is not None]
+        sources = (repo.passphrase, repo.recovery_key, repo.secret_key, repo.session_token)
+        secrets = [source for source in sources if source is not None]
         paths += [("key_file", repo.key_file, True), ("ca_file", repo.ca_file, False)]
         paths += [(f"{source.name}_file", source.file, True) for source in secrets]
         if any(source.value is not None for source in secrets):

@@ -7,14 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from pitr.codec import DataKey, Keyring, KeySecret, new_data_key, unwrap_slot, wrap_slot
+from pitr.codec import DataKey, Keyring, KeySecret, OtherMethod, new_data_key, unwrap_slot, wrap_slot
 from pitr.core.documents import DocumentError, from_json, to_json
 from pitr.core.errors import (
     ConfigError,
+    IntegrityError,
     KeyUnavailable,
     ManifestInvalid,
     ObjectExists,
     ObjectNotFound,
+    PitrError,
     RepositoryMissing,
 )
 from pitr.repo import names
@@ -125,14 +127,16 @@ def open_repository(
 
 
 def unlock(store: ObjectStore, descriptor: Descriptor, secret: KeySecret) -> list[DataKey]:
-    """Every data key that ``secret`` opens, the newest (by the store's clock) last. Other slots are passed over."""
+    """Every data key that ``secret`` opens, the newest (by the store's clock) last. Other slots, damaged ones too, are
+    passed over as long as one opens. Raises KeyUnavailable, IntegrityError."""
     keys: dict[str, DataKey] = {}
-    refused: KeyUnavailable | None = None
+    refused: PitrError | None = None
     for info in sorted(store.list(names.KEYS_PREFIX), key=lambda slot: slot.modified):
         try:
             key = unwrap_slot(b"".join(store.get(info.name)), descriptor.repository_id, secret)
-        except KeyUnavailable as error:
-            refused = error
+        except (KeyUnavailable, IntegrityError) as error:
+            if refused is None or isinstance(refused, OtherMethod):
+                refused = error  # the slot that is meant for this kind of secret says what is wrong
             continue
         keys[key.id] = key
     if not keys:

@@ -29,6 +29,27 @@ def test_once_and_again(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> N
     assert again["repository_id"] == made["repository_id"]
 
 
+def test_the_recovery_key_opens_when_the_key_file_is_lost(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert run(["init", "--repo", "./r", "--key-file", "k", "--json"]) == 0
+    (made,) = json.loads(capsys.readouterr().out)["result"]["repositories"]
+    (tmp_path / "k").unlink()
+    (tmp_path / "typed").write_text(made["recovery_key"].lower() + "\n")
+    (tmp_path / "pitr.toml").write_text("[repo.a]\nurl='r'\nrecovery_key_file='typed'\n[cluster.main]\n")
+    assert run(["list", "--config", "pitr.toml"]) == 0
+    assert run(["init", "--config", "pitr.toml"]) == 0
+    assert run(["list", "--repo", "./r"]) == 10, "with no key at all"
+    (tmp_path / "pitr.toml").write_text("[repo.a]\nurl='r'\nkey_file='k'\n[cluster.main]\n")
+    capsys.readouterr()
+    assert run(["list", "--config", "pitr.toml"]) == 14
+    assert f"key file {tmp_path}/k cannot be read: No such file" in capsys.readouterr().err
+
+
+def test_a_recovery_key_makes_no_repository(tmp_path: Path) -> None:
+    (tmp_path / "pitr.toml").write_text("[repo.a]\nurl='r'\nrecovery_key='x'\n[cluster.main]\n")
+    assert run(["init", "--config", "pitr.toml"]) == 10
+    assert not (tmp_path / "r" / "pitr.json").exists()
+
+
 def test_the_recovery_key_is_shown_even_if_quiet(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["init", "--repo", "./r", "--key-file", "k", "--quiet"]) == 0
     assert "Recovery key" in capsys.readouterr().out

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pitr.codec import KeyFile, ObjectKind
+from pitr.codec import KeyFile, ObjectKind, RecoveryKey, new_recovery_key
 from pitr.core.documents import to_json
 from pitr.core.errors import (
     ConfigError,
@@ -27,6 +27,7 @@ from pitr.core.errors import (
     OverwriteRefused,
     RepositoryMissing,
 )
+from pitr.core.secrets import Secret
 from pitr.pg.lsn import Lsn
 from pitr.pg.segments import HistoryName, SegmentName
 from pitr.pg.timelines import History, HistoryEntry
@@ -101,6 +102,21 @@ def test_modes_are_not_mixed_up(key: KeyFile, tmp_path: Path) -> None:
         open_repository("main", MemoryStore(), key)
     with pytest.raises(ConfigError):
         open_repository("main", sealed, key, repository_id="another")
+
+
+def test_one_damaged_key_slot_does_not_lock_the_others_out(key: KeyFile, tmp_path: Path) -> None:
+    store = MemoryStore()
+    recovery = RecoveryKey(Secret(new_recovery_key()))
+    create_repository(store, [key, recovery], now=NOW, if_absent_works=True)
+    slots = {json.loads(b"".join(store.get(info.name)))["method"]: info.name for info in store.list("keys/")}
+    store.delete([slots["recovery"]])
+    store.put(slots["recovery"], [b"{"])
+    assert open_repository("main", store, key).keyring.sealed
+    with pytest.raises(IntegrityError, match="key slot"):
+        open_repository("main", store, recovery)
+    key.source.unlink()  # type: ignore[union-attr]
+    with pytest.raises(KeyUnavailable, match="cannot be read"):
+        open_repository("main", store, key)
 
 
 def test_a_downgraded_descriptor_is_refused(repository: Repository, key: KeyFile) -> None:
