@@ -51,10 +51,6 @@ class Keyring:
             raise KeyUnavailable("this repository is not encrypted, there is no data key")
         return self._current
 
-    @property
-    def key_ids(self) -> tuple[str, ...]:
-        return tuple(self._keys)
-
     def get(self, key_id: str) -> DataKey:
         """Raises KeyUnavailable."""
         key = self._keys.get(key_id)

@@ -12,7 +12,6 @@ from pitr.codec.kdf import content_hasher
 from pitr.codec.keyring import Keyring
 from pitr.codec.layout import (
     DEFAULT_FRAME_SIZE,
-    HEADER_BYTES,
     NO_DIGEST,
     SALT_BYTES,
     Cipher,
@@ -121,11 +120,6 @@ class Sealer:
             content_digest=self.content_digest,
         )
         return self._account(frame + trailer.pack(self._keyring, self.name))
-
-    @property
-    def frame_offset(self) -> int:
-        """Where the next frame will begin in the object."""
-        return self.stored_bytes if self._begun else HEADER_BYTES
 
     def _account(self, stored: bytes) -> bytes:
         self._stored_hash.update(stored)

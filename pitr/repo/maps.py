@@ -196,9 +196,6 @@ class _Column:
     def extend(self, values: npt.NDArray[np.generic]) -> None:
         self._values += values.astype(self._dtype, copy=False).tobytes()
 
-    def set(self, index: int, value: int) -> None:
-        np.frombuffer(self._values, self._dtype)[index] = value
-
     def take(self, order: npt.NDArray[np.intp] | None) -> npt.NDArray[np.generic]:
         """The values in that order; the column is empty afterwards, so that its memory can go."""
         values = np.frombuffer(self._values, self._dtype)
@@ -222,12 +219,6 @@ class MapBuilder:
         for name, column in self._files.items():
             column.append(getattr(entry, name))
         return len(self._paths) - 1
-
-    def replace_file(self, handle: int, entry: FileEntry) -> None:
-        """What reading it showed: another size, a flag."""
-        self._paths[handle] = entry.path.encode("utf-8", "surrogateescape")
-        for name, column in self._files.items():
-            column.set(handle, getattr(entry, name))
 
     def add_extents(self, handle: int, extents: Extents) -> None:
         """Extents of one file; several calls per file, in any order."""

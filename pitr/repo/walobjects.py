@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import NamedTuple
@@ -40,19 +41,31 @@ def put_wal(repository: Repository, names: HistoryNames, name: ArchiveName, data
 
 def put_wal_object(repository: Repository, object_name: str, data: Buffer, *, index: Index = b"") -> Put:
     """As put_wal, for a name that the caller built (partials)."""
-    # A look costs a local store next to nothing, and spares the sealing of a file that is pushed again.
-    look_first = repository.store.caps.local_path or not repository.descriptor.if_absent
-    if look_first and _same_content_stored(repository, object_name, data):
+    if not repository.descriptor.if_absent and _same_content_stored(repository, object_name, data):
         return Put.ALREADY_THERE
     sealer = Sealer(repository.keyring, object_name, ObjectKind.WAL, level=repository.level, digest=True)
-    body = list(seal_chunks(sealer, [data], index))
+    body = _SealedWhenRead(sealer, data, index)
     try:
+        # Also where it may be there already: "it exists" is an answer of the store that says that it is durable.
         repository.store.put(object_name, body, if_absent=True)
     except ObjectExists:
         if _same_content_stored(repository, object_name, data):
             return Put.ALREADY_THERE
         raise
     return Put.STORED
+
+
+class _SealedWhenRead:
+    """An object that is sealed when a store asks for it (one that knows that it is there does not), and only once."""
+
+    def __init__(self, sealer: Sealer, data: Buffer, index: Index) -> None:
+        self._chunks = seal_chunks(sealer, [data], index)
+        self._made: list[bytes] | None = None
+
+    def __iter__(self) -> Iterator[bytes]:
+        if self._made is None:
+            self._made = list(self._chunks)
+        yield from self._made
 
 
 def _same_content_stored(repository: Repository, object_name: str, data: Buffer) -> bool:
@@ -106,8 +119,9 @@ def list_histories(repository: Repository, names: HistoryNames) -> list[int]:
     """Timelines that have a history file in the archive, ascending."""
     found = []
     for info in repository.store.list(names.wal_history_prefix):
-        text = info.name[len(names.wal_history_prefix) :].removesuffix(".history")
-        found.append(int(text, 16))
+        text = info.name[len(names.wal_history_prefix) :]
+        if re.fullmatch(r"[0-9A-F]{8}\.history", text):  # what others put there is none of ours
+            found.append(int(text[:8], 16))
     return sorted(found)
 
 
@@ -118,7 +132,7 @@ def list_timelines(repository: Repository, names: HistoryNames) -> list[int]:
     while (info := next(repository.store.list(names.wal_prefix, after=after), None)) is not None:
         part = info.name[len(names.wal_prefix) :].partition("/")[0]
         after = f"{names.wal_prefix}{part}/\x7f"
-        if part != "history":
+        if re.fullmatch(r"[0-9A-F]{8}", part):
             found.add(int(part, 16))
     return sorted(found)
 
@@ -130,7 +144,7 @@ def list_segments(
     after = "" if first is None else names.wal_file(first.previous()) if first.number else ""
     for info in repository.store.list(names.wal_timeline_prefix(timeline), after=after):
         text = info.name.rpartition("/")[2]
-        if len(text) == 24:
+        if re.fullmatch(r"[0-9A-F]{24}", text):
             segment = SegmentName.parse(text, segment_size)
             if first is None or segment.number >= first.number:
                 yield ArchivedSegment(segment, info.size_bytes)

@@ -53,7 +53,7 @@ class ObjectStore(Protocol):
         ...
 
     def put(self, name: str, body: Iterable[Buffer], *, if_absent: bool = False) -> ObjectInfo:
-        """Store an object. With if_absent, an existing one raises ObjectExists and is left as it is.
+        """Store an object. With if_absent, an existing one raises ObjectExists and is left as it is; it is durable.
 
         ``body`` may be a generator (streamed once) or a list of buffers (re-iterable, so a wrapper may retry it).
         Buffers may be reused by the caller after the next() call that follows, so a driver that keeps one copies it.

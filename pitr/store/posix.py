@@ -64,7 +64,7 @@ class PosixStore:
         with self._errors(f"cannot write {target}"):
             self._prepare()
             if if_absent and target.exists():
-                raise ObjectExists(f"object exists: {name}")  # without reading the body; link() below is what decides
+                raise self._exists(target, name)  # without reading the body; link() below is what decides
             fd, temporary = self._open_temporary()
         try:
             try:
@@ -166,7 +166,7 @@ class PosixStore:
                 else:
                     temporary.rename(target)
             except FileExistsError:
-                raise ObjectExists(f"object exists: {name}") from None
+                raise self._exists(target, name) from None
             except FileNotFoundError:  # a directory was removed as empty by a delete in between
                 self._check_root()
                 self._forget(target.parent)
@@ -175,6 +175,16 @@ class PosixStore:
                 fsync_directory(target.parent)
             return
         raise StoreUnavailable(f"cannot write {target}: its directory keeps vanishing")
+
+    def _exists(self, target: Path, name: str) -> ObjectExists:
+        """Callers take it as stored when the content is theirs. Whoever gave it its name may have been killed before
+        that was durable, so this is seen to here."""
+        directory = target
+        while directory != self._root:
+            directory = directory.parent
+            with contextlib.suppress(FileNotFoundError):
+                fsync_directory(directory)
+        return ObjectExists(f"object exists: {name}")
 
     def _make_parents(self, directory: Path) -> None:
         """Make the directories down to this one, each durable before something below it is acknowledged. One that

@@ -228,3 +228,17 @@ def test_a_body_that_raises_an_os_error_passes_it_on(tmp_path: Path) -> None:
     with pytest.raises(PermissionError, match="of the source"):
         PosixStore(tmp_path).put("a", body())
     assert names(PosixStore(tmp_path)) == []
+
+
+def test_what_exists_is_durable_before_that_is_said(tmp_path: Path) -> None:
+    """A writer may have been killed between giving the name and syncing the directory."""
+    opened: list[str] = []
+    sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" and recording else None)
+    recording = False
+    PosixStore(tmp_path / "r").put("a/b/c", [b"x"])
+    store = PosixStore(tmp_path / "r")
+    recording = True
+    with pytest.raises(ObjectExists):
+        store.put("a/b/c", [b"x"], if_absent=True)
+    recording = False
+    assert {str(tmp_path / "r" / "a" / "b"), str(tmp_path / "r" / "a"), str(tmp_path / "r")} <= set(opened)

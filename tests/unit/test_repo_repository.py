@@ -271,3 +271,14 @@ def test_a_lease_of_another_host_is_respected() -> None:
     with pytest.raises(Locked, match="another backup"):
         acquire(store, "shop", "backup", wait_s=0.2, waiting=told.append)
     assert [state.host for state in told] == ["elsewhere"]
+
+
+def test_strangers_in_the_archive_are_passed_over(repository: Repository) -> None:
+    put_wal(repository, NAMES, SegmentName(2, 7, SIZE), bytes(SIZE))
+    put_wal(repository, NAMES, HistoryName(2), b"1\t0/700000\tno recovery target specified\n")
+    directory = NAMES.wal_directory(SegmentName(2, 7, SIZE))
+    for stray in (f"{directory}copy-of-segment-24-bytes", "lost", "other/x", "history/00000002.history.bak"):
+        name = stray if stray.startswith(directory) else NAMES.wal_prefix + stray
+        repository.store.put(name, [b"?"])
+    assert list_timelines(repository, NAMES) == [2]
+    assert [str(found.segment) for found in list_segments(repository, NAMES, 2, SIZE)] == [str(SegmentName(2, 7, SIZE))]
