@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -69,7 +70,8 @@ class Walk:
     def run(self) -> Walked:
         """Raises SourceUnreadable; IntegrityError when this is no data directory."""
         self._find_tablespaces()
-        self._directory("", ())
+        root = Path(self._root).stat()
+        self._directory("", ((root.st_dev, root.st_ino),))
         if not any(entry.path == "global/pg_control" for entry in self._entries):
             raise IntegrityError(f"{self._root} has no global/pg_control")
         return Walked(self._entries, self._tablespaces)
@@ -141,6 +143,9 @@ class Walk:
                     self._warn(f"{entry.path} is a symbolic link to nothing: left out")
                 continue
             except OSError as error:
+                if error.errno == errno.ELOOP and relative != _TABLESPACES:
+                    self._warn(f"{entry.path} is a symbolic link to itself: left out")
+                    continue
                 raise unreadable(entry.path, error) from error
             if stat.S_ISDIR(status.st_mode):
                 found.directories[entry.name] = status

@@ -70,9 +70,16 @@ class SecretSource(NamedTuple):
     def describe(self) -> str:
         """For ``config show``: the place, never the value. A DSN is shown with its password masked."""
         if self.value is not None:
-            return redact(self.value.reveal()) if self.name == "dsn" else "***"
+            return _redacted_dsn(self.value.reveal()) if self.name == "dsn" else "***"
         if self.file is not None:
             return f"file {self.file}"
         if self.variable is not None:
             return f"environment variable {self.variable}"
         return f"command {self.command[0]}"
+
+
+def _redacted_dsn(dsn: str) -> str:
+    """All of it masked when a word stands alone, which may be the rest of a password that should have been quoted."""
+    shown = redact(dsn)
+    alone = "password" in dsn and "://" not in dsn and any("=" not in word for word in shown.split())
+    return "***" if alone else shown

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_URI_PASSWORD = r"(?P<head>\w+://[^:@/\s]*:)[^@\s]*(?=@)"
+_URI_PASSWORD = r"(?P<head>\w+://[^:@/\s]*:)\S*(?=@)"  # to the last @: the password may hold one, though it should not
 _KEYWORD_PASSWORD = r"(?i)(?P<head>\b(?:\w*(?:password|passphrase)|secret\w*)\s*=\s*)('(?:[^'\\]|\\.)*'|\S+)"
 
 

@@ -6,6 +6,7 @@ psycopg is imported when the first session is opened, never with this module.
 from __future__ import annotations
 
 import contextlib
+import re
 import uuid
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -86,12 +87,21 @@ def _open(conninfo: str, application: str, database: str | None) -> Connection:
     if database is not None:
         overrides["dbname"] = database
     try:
-        if "connect_timeout" not in psycopg.conninfo.conninfo_to_dict(conninfo):
+        given = psycopg.conninfo.conninfo_to_dict(conninfo)
+        if "@" in str(given.get("host") or "")[1:]:  # libpq would show a part of the password as an unknown host
+            raise ServerUnreachable(
+                "the connection string cannot be understood",
+                detail="its host holds an @",
+                hint="write an @ of a password as %40 in a URI, or keep the password in libpq's password file",
+            )
+        if "connect_timeout" not in given:
             overrides["connect_timeout"] = _CONNECT_TIMEOUT_S
         return psycopg.connect(conninfo, autocommit=True, prepare_threshold=None, **overrides)
     except psycopg.ProgrammingError as error:
         raise ServerUnreachable(
-            "the connection string cannot be understood", detail=_text(error), hint="check dsn in the configuration"
+            "the connection string cannot be understood",
+            detail=re.sub(r'"[^"]*"', '"..."', str(error).strip()) or None,  # quoted is what may be half a password
+            hint="check dsn in the configuration",
         ) from error
     except psycopg.Error as error:
         raise ServerUnreachable(

@@ -121,3 +121,13 @@ def test_configuration_with_its_includes(root: Path, tmp_path: Path) -> None:
     assert all(entry.kind is FileKind.CONFIG for entry in found)
     assert len(warnings) == 1
     assert "missing.conf" in warnings[0]
+
+
+def test_symbolic_links_in_circles_are_passed_over(root: Path) -> None:
+    (root / "itself").symlink_to("itself")
+    (root / "extra").mkdir()
+    (root / "extra" / "up").symlink_to("..")
+    entries, _, warnings = walk(root)
+    assert "extra" in entries
+    assert not any(path.startswith(("itself", "extra/up")) for path in entries)
+    assert any("itself is a symbolic link to itself" in text for text in warnings)

@@ -10,6 +10,7 @@ import pytest
 from pitr.config import SecretSource, command_prefix, load_settings, prefix_warnings
 from pitr.config.show import doubts, effective
 from pitr.core.errors import ConfigError, KeyUnavailable
+from pitr.core.secrets import Secret
 
 S3 = "[repo.main]\nurl = 's3://bucket'\nkey_file = '/k'\naccess_key = 'AKIA1'\n"
 
@@ -138,3 +139,9 @@ class TestCommandPrefix:
         settings = load_settings(environ={"PITR_REPO": "s3://b", "PITR_ENCRYPTION": "false"})
         assert "AWS_ACCESS_KEY_ID" in prefix_warnings(settings, {"AWS_ACCESS_KEY_ID": "x"})[0]
         assert prefix_warnings(settings, {}) == []
+
+
+def test_a_dsn_with_an_unquoted_password_is_masked_as_a_whole() -> None:
+    assert SecretSource("dsn", value=Secret("host=h password=hun ter2")).describe() == "***"
+    assert SecretSource("dsn", value=Secret("host=h password=hunter2")).describe() == "host=h password=***"
+    assert SecretSource("dsn", value=Secret("service=shop")).describe() == "service=shop"

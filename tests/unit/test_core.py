@@ -94,6 +94,7 @@ def test_secrets_do_not_show() -> None:
     assert redact("host=db password=hunter2 user=x") == "host=db password=*** user=x"
     assert redact("password = 'it''s \\' long' port=1").count("***") == 1
     assert redact("postgresql://me:hunter2@db/x") == "postgresql://me:***@db/x"
+    assert redact("at postgresql://me:hun@ter2@db/x now") == "at postgresql://me:***@db/x now"
 
 
 def test_the_first_error_stops_the_rest() -> None:

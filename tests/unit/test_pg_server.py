@@ -268,3 +268,10 @@ def test_import_does_not_load_psycopg() -> None:
     modules = "pitr.pg.server, pitr.pg.facts, pitr.pg.backup, pitr.pg.relations"
     program = f"import sys, {modules}; sys.exit('psycopg' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+
+
+@pytest.mark.parametrize("dsn", ["postgresql://u:hun@ter2@127.0.0.1:1/db", "host=127.0.0.1 port=1 password=hun ter2"])
+def test_half_a_password_is_not_shown(dsn: str) -> None:
+    with pytest.raises(ServerUnreachable, match="cannot be understood") as caught:
+        connect(dsn, "test")
+    assert "ter2" not in f"{caught.value} {caught.value.hint}"
