@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 from pitr.codec.frames import MAX_INDEX_PAYLOAD
+from pitr.core.errors import Interrupted
 from pitr.core.events import Report, silent, warn
 from pitr.core.files import Buffer
 from pitr.pg.segments import SegmentName
@@ -38,6 +39,8 @@ class IndexOf:
             payload = encode_index(build_index(self._data, self._name))
             if len(payload) > MAX_INDEX_PAYLOAD:
                 raise ValueError(f"it has {len(payload)} bytes")
+        except Interrupted:
+            raise
         except Exception as error:  # noqa: BLE001 - archiving goes on whatever happens here, and the warning names it
             warn(self._report, f"WAL segment {self._name} is archived without index: {type(error).__name__}: {error}")
             return b""

@@ -20,7 +20,7 @@ from pitr.base.preflight import Server, Skip, check_redo, inspect_server, skip_f
 from pitr.base.relations import take_relations
 from pitr.base.request import BaseBackupRequest, BaseBackupResult
 from pitr.core.clock import Clock, utc_now
-from pitr.core.errors import StoreError
+from pitr.core.errors import Interrupted, StoreError
 from pitr.core.events import Message, PhaseEnded, PhaseStarted, Report, info
 from pitr.pg.backup import BackupLabel, backup_start, backup_stop
 from pitr.pg.facts import read_databases, read_facts, read_tablespaces, read_timeline
@@ -226,7 +226,9 @@ class _Run:
         """
         try:
             yield
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, Interrupted) and not self.committing:
+                error.hint = error.hint or "nothing of it is listed; run the same command again"
             if not self.committing:
                 remover = threading.Thread(target=_discard, args=(self.repository, names), daemon=True)
                 remover.start()

@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 import json
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
+from pitr.core.documents import DocumentError, from_json
 from pitr.core.errors import FormatTooNew, ManifestInvalid
+
+T = TypeVar("T")
+
+
+def read_as(cls: type[T], data: bytes, name: str, newest: int) -> T:
+    """The document as its dataclass. Raises FormatTooNew, or ManifestInvalid naming object and field."""
+    document = load_document(data, name, newest)
+    try:
+        return from_json(cls, document)
+    except (DocumentError, ValueError) as error:
+        raise ManifestInvalid(f"{name} does not hold what it should", detail=str(error)) from error
 
 
 def load_document(data: bytes, name: str, newest: int) -> dict[str, object]:

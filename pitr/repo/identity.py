@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from pitr.codec import ObjectKind
-from pitr.core.documents import from_json, to_json
+from pitr.core.documents import to_json
 from pitr.core.errors import HistoryMismatch, ObjectExists, ObjectNotFound
-from pitr.repo.documents import load_document
+from pitr.repo.documents import read_as
 from pitr.repo.names import HistoryNames
 from pitr.repo.objects import put_document, read_document
 from pitr.repo.repository import Repository
@@ -35,7 +35,7 @@ class Identity:
 def read_identity(repository: Repository, names: HistoryNames) -> Identity:
     """Raises ObjectNotFound when this system id is not known under this cluster name."""
     data = read_document(repository.store, repository.keyring, names.identity, ObjectKind.IDENTITY)
-    return from_json(Identity, load_document(data, names.identity, FORMAT))
+    return read_as(Identity, data, names.identity, FORMAT)
 
 
 def list_identities(repository: Repository, cluster: str) -> list[Identity]:

@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from pitr.core.documents import DocumentError, from_json, to_json
+from pitr.core.documents import to_json
 from pitr.core.errors import Locked, ObjectExists, ObjectNotFound, StoreError
 from pitr.repo import names
-from pitr.repo.documents import load_document
+from pitr.repo.documents import read_as
 from pitr.store.base import ObjectStore
 
 FORMAT = 1
@@ -144,10 +144,7 @@ def _highest(store: ObjectStore, cluster: str, purpose: str) -> tuple[int, Lease
         data = b"".join(store.get(last))
     except ObjectNotFound:  # its holder moved on between the listing and the read
         return generation, replace(_own_state(), state="held", host="", boot_id="")
-    try:
-        return generation, from_json(LeaseState, load_document(data, last, FORMAT))
-    except DocumentError as error:
-        raise Locked(f"{last} is not a lease", detail=str(error)) from error
+    return generation, read_as(LeaseState, data, last, FORMAT)
 
 
 def _own_state() -> LeaseState:

@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-from pitr.core.documents import DocumentError, from_json, to_json
-from pitr.core.errors import ManifestInvalid
+from pitr.core.documents import to_json
 from pitr.pg.lsn import Lsn
 from pitr.pg.timelines import History, HistoryEntry
-from pitr.repo.documents import load_document
+from pitr.repo.documents import read_as
 from pitr.repo.objects import ObjectRef
 
 FORMAT = 1
@@ -158,8 +157,4 @@ def dump_manifest(manifest: BackupManifest) -> bytes:
 
 def load_manifest(data: bytes, name: str) -> BackupManifest:
     """Raises FormatTooNew or ManifestInvalid, naming the object."""
-    document = load_document(data, name, FORMAT)
-    try:
-        return from_json(BackupManifest, document)
-    except (DocumentError, ValueError) as error:
-        raise ManifestInvalid(f"{name} is not a backup manifest", detail=str(error)) from error
+    return read_as(BackupManifest, data, name, FORMAT)

@@ -12,10 +12,10 @@ from datetime import datetime
 from typing import Literal
 
 from pitr.codec import ObjectKind
-from pitr.core.documents import from_json, to_json
+from pitr.core.documents import to_json
 from pitr.core.errors import ObjectNotFound, StoreError
 from pitr.repo import names
-from pitr.repo.documents import load_document
+from pitr.repo.documents import read_as
 from pitr.repo.objects import put_document, read_document
 from pitr.repo.repository import Repository
 
@@ -66,5 +66,5 @@ def list_pins(repository: Repository, cluster: str) -> list[Pin]:
     for info in repository.store.list(names.pin_prefix(cluster)):
         with contextlib.suppress(ObjectNotFound):
             data = read_document(repository.store, repository.keyring, info.name, ObjectKind.PIN)
-            pins.append(from_json(Pin, load_document(data, info.name, FORMAT)))
+            pins.append(read_as(Pin, data, info.name, FORMAT))
     return pins

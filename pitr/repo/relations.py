@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from pitr.core.documents import from_json, to_json
-from pitr.repo.documents import load_document
+from pitr.core.documents import to_json
+from pitr.repo.documents import read_as
 
 FORMAT = 1
 
@@ -49,4 +49,4 @@ def dump_relations(maps: RelationMaps) -> bytes:
 
 
 def load_relations(data: bytes, name: str) -> RelationMaps:
-    return from_json(RelationMaps, load_document(data, name, FORMAT))
+    return read_as(RelationMaps, data, name, FORMAT)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from pitr.codec import DataKey, Keyring, KeySecret, OtherMethod, new_data_key, unwrap_slot, wrap_slot
-from pitr.core.documents import DocumentError, from_json, to_json
+from pitr.core.documents import to_json
 from pitr.core.errors import (
     ConfigError,
     IntegrityError,
@@ -20,7 +20,7 @@ from pitr.core.errors import (
     RepositoryMissing,
 )
 from pitr.repo import names
-from pitr.repo.documents import load_document
+from pitr.repo.documents import read_as
 from pitr.store.base import ObjectStore
 
 FORMAT = 1
@@ -56,11 +56,7 @@ def read_descriptor(store: ObjectStore) -> Descriptor | None:
         data = b"".join(store.get(names.DESCRIPTOR))
     except ObjectNotFound:
         return None
-    document = load_document(data, names.DESCRIPTOR, FORMAT)
-    try:
-        return from_json(Descriptor, document)
-    except DocumentError as error:
-        raise ManifestInvalid(f"{names.DESCRIPTOR} is not a repository descriptor", detail=str(error)) from error
+    return read_as(Descriptor, data, names.DESCRIPTOR, FORMAT)
 
 
 def create_repository(

@@ -282,3 +282,10 @@ def test_strangers_in_the_archive_are_passed_over(repository: Repository) -> Non
         repository.store.put(name, [b"?"])
     assert list_timelines(repository, NAMES) == [2]
     assert [str(found.segment) for found in list_segments(repository, NAMES, 2, SIZE)] == [str(SegmentName(2, 7, SIZE))]
+
+
+def test_a_document_of_another_shape_is_named(repository: Repository) -> None:
+    names = identity(1).names
+    put_document(repository.store, repository.keyring, names.identity, ObjectKind.IDENTITY, b'{"format": 1}')
+    with pytest.raises(ManifestInvalid, match=r"identity\.json"):
+        current_identity(repository, "shop")
