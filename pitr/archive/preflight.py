@@ -13,6 +13,8 @@ from typing import Any
 from pitr.core.files import os_errors_as_pitr
 
 _TIMEOUT_S = 60.0
+_DOUBTFUL = 3
+"""Exit code of config validate: valid, but something needs a look."""
 _ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
 
 
@@ -51,10 +53,15 @@ def check_server_user(
     ]
     for words in (["--version"], ["config", "validate"]):
         code, output = _run([*prefix, *words], identity, where)
-        if code != 0:
+        if code == _DOUBTFUL:
+            doubts = "; ".join(line.strip() for line in output.splitlines()[1:])
+            message = f"for {_user_name(owner.st_uid)} the configuration is doubtful: {doubts}"
+            problems.append(Problem(message, "pitr config validate, as that user, says the same"))
+        elif code != 0:
+            first_line, *_more = output.splitlines()
             problems.append(
                 Problem(
-                    f"{_user_name(owner.st_uid)} cannot run {prefix[0]} {' '.join(words)}: {output}",
+                    f"{_user_name(owner.st_uid)} cannot run {prefix[0]} {' '.join(words)}: {first_line}",
                     "install pitr where that user may execute it (not in a virtual environment below /root), and let "
                     "it read the configuration",
                 )
@@ -99,5 +106,5 @@ def _run(argv: Sequence[str], identity: Mapping[str, Any], cwd: Path) -> tuple[i
         return 124, f"it did not end within {_TIMEOUT_S:g} s"
     except OSError as error:
         return 126, os.strerror(error.errno or 0)
-    said = (done.stderr.strip() or done.stdout.strip()).splitlines()
-    return done.returncode, said[0][:300] if said else f"exit status {done.returncode}"
+    said = done.stderr.strip() or done.stdout.strip()
+    return done.returncode, said[:1000] or f"exit status {done.returncode}"

@@ -170,6 +170,13 @@ class TestServersUser:
         assert "config validate" in problem.message
         assert "no such key" in problem.message
 
+    def test_doubts_are_told_as_doubts(self, data_directory: Path, tmp_path: Path) -> None:
+        doubt = "printf 'cluster shop: main: valid, but\\n  everybody can read x\\n'; exit 3"
+        program = self.script(tmp_path, f'test "$1" = --version || {{ {doubt}; }}')
+        (problem,) = check_server_user([str(program)], data_directory)
+        assert "cannot run" not in problem.message
+        assert "everybody can read x" in problem.message
+
     def test_a_closed_directory_and_an_unreadable_key(self, data_directory: Path, tmp_path: Path) -> None:
         closed = tmp_path / "closed"
         closed.mkdir()
